@@ -1,0 +1,362 @@
+"""Train a variational autoencoder: python train.py --dataset fashion-mnist
+
+One loop, on any device and any number of processes that accelerate knows. It leaves a whole folder that
+`VAE.from_pretrained` loads: weights, configuration, figures measured on the test set, pictures and a card.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import platform
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from vae.data import batches, load_dataset
+from vae.evaluate import calibrate, evaluate
+from vae.generate import generate, reconstruct
+from vae.hub import METRICS, model_card, save_model, write, write_json
+from vae.images import enlarge, grid, to_unit
+from vae.loss import elbo, optimal_log_scale
+from vae.metrics import pca_mse
+from vae.model import VAE, Likelihood, VAEConfig
+
+WARMUP = 0.03  # part of the run in which the learning rate rises
+EMA_DECAY = 0.999  # the weights that are kept are an average over about the last 1,000 steps
+MAX_GRAD_NORM = 1.0
+MAX_HELD_OUT = 2000  # training pictures set aside to choose the best weights by: a tenth of them, at most so many
+CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
+LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
+COLUMNS = 16  # pictures in a row of samples.png
+
+
+@dataclass
+class TrainConfig:
+    """Train a variational autoencoder and write it, with figures and pictures, into a folder."""
+
+    dataset: Literal["mnist", "fashion-mnist", "folder"] = "fashion-mnist"
+    """What to learn. `folder` takes every picture under --data-dir, of any format and size."""
+    data_dir: Path = Path("data")
+    """Where the files of the dataset are. mnist and fashion-mnist are downloaded into it if they are missing."""
+    output: Path | None = None
+    """Folder to write, by default weights/DATASET. A model that is there is replaced."""
+    epochs: float = 30
+    """Passes over the training pictures."""
+    minutes: float | None = None
+    """Train for so long instead of for a number of epochs, however fast the machine is."""
+    batch_size: int = 256
+    """Pictures in a step, over all processes together."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW: it rises over the first 3 % of the run, then falls along a cosine."""
+    latent_dim: int = 32
+    """Numbers in a latent vector. More give sharper reconstructions and a latent space that is harder to sample."""
+    width: int = 32
+    """Channels at the finest resolution; twice as many take about three times as long."""
+    depth: int = 2
+    """Residual blocks at each resolution."""
+    image_size: int | None = None
+    """Side of the pictures; only for `folder`, which otherwise takes 64."""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour; only for `folder`, which otherwise takes 3."""
+    likelihood: Likelihood = "gaussian"
+    """How a pixel is scored: gaussian and laplace measure their own noise, so that no weight needs tuning; bernoulli
+    is for black-and-white pictures; mse is the tutorial's, and blurs."""
+    beta: float = 1.0
+    """Weight of the KL divergence. 1 gives the evidence lower bound; more gives fewer and smoother latents."""
+    kl_warmup: float = 0.0
+    """Part of the run, 0 to 1, in which the weight of the KL divergence rises from 0 to beta."""
+    seed: int = 0
+    """The same seed on the same machine gives the same initial weights, order of pictures and noise."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """bf16 is up to twice as fast on recent GPUs and CPUs (AVX-512 BF16, AMX); fp16 is for older GPUs."""
+    compile: bool = False
+    """Compile the model with torch.compile: a minute at the start, then faster steps on most GPUs. On a CPU it needs a
+    C++ compiler and seldom pays."""
+    evaluations: int = 10
+    """How often to measure and save in the course of the run."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "minutes", "lr"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"--{name} must be a positive number, got {value}")
+        for name in ("batch_size", "evaluations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(f"--beta must be 0 or a positive number, got {self.beta}")
+        if not 0 <= self.kl_warmup <= 1:
+            raise ValueError(f"--kl-warmup is a part of the run, from 0 to 1, got {self.kl_warmup}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"--seed must be a number from 0 to {2**31 - 1}, got {self.seed}")
+
+
+def train(config: TrainConfig) -> None:
+    """Train as config says. Raises ValueError, in one sentence, if that is not possible."""
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision, dynamo_backend="inductor" if config.compile else "no"
+    )
+    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed-precision fp16 does not train on a CPU: take bf16 or no")
+    set_seed(config.seed, device_specific=True)
+
+    # Data: all of it as bytes on the device; some pictures are held out, to choose the best weights by.
+    with accelerator.main_process_first():
+        size = {"image_size": config.image_size, "channels": config.channels}
+        images = load_dataset(config.dataset, config.data_dir, "train", **size).images.to(accelerator.device)
+        test_images = load_dataset(config.dataset, config.data_dir, "test", **size).images.to(accelerator.device)
+    images, held_out = images.tensor_split([-min(MAX_HELD_OUT, math.ceil(len(images) / 10))])
+    batch_size = min(config.batch_size, len(images))
+    if batch_size < accelerator.num_processes:
+        raise ValueError(f"{accelerator.num_processes} processes can't share batches of {batch_size} pictures")
+
+    # Model, optimizer, and the moving average of the weights, which is what is measured and kept.
+    _, channels, image_size, _ = images.shape
+    model_config = VAEConfig(image_size, channels, config.latent_dim, config.width, config.depth, config.likelihood)
+    model: torch.nn.Module = VAE(model_config).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
+    average = AveragedModel(plain_model, multi_avg_fn=follow, use_buffers=True).eval()
+
+    results = Results(config, accelerator, model_config, images, held_out, test_images)
+    total_steps = max(1, round(config.epochs * (len(images) // batch_size)))
+    start, progress = time.monotonic(), 0.0
+    with interruptions() as interrupted, progress_bar(accelerator) as bar:
+        for step, x in enumerate(shuffled_forever(images, batch_size, config.seed, accelerator), start=1):
+            # How far are we, from 0 to 1? The learning rate and the weight of the KL follow.
+            if config.minutes is None:
+                progress = (step - 1) / total_steps
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * learning_rate(progress)
+            beta = config.beta * min(1.0, progress / config.kl_warmup if config.kl_warmup else 1.0)
+
+            # Encode, sample, decode. The loss is the negative bound, in nats per pixel value.
+            output = model(x)
+            bound = elbo(x, output, config.likelihood, beta=beta)
+            loss = -bound.total.mean() / x[0].numel()
+
+            # Follow the gradient; the average follows the weights.
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+            optimizer.step()
+            average.update_parameters(plain_model)
+
+            # Now and then look up. All processes see the same figures, and so take the same turn.
+            if step % LOOK_EVERY and (step != total_steps or config.minutes):
+                continue
+            log_scale = optimal_log_scale(x, output.reconstruction, config.likelihood)
+            minutes = (time.monotonic() - start) / 60
+            seen = torch.stack([bound.reconstruction.detach().mean(), bound.kl.detach().mean(), log_scale.detach().exp()])
+            clock = torch.tensor([minutes, len(interrupted)], device=seen.device)
+            everyone = accelerator.gather(torch.cat([seen, clock])[None])  # (processes, 5)
+            reconstruction, kl, scale = everyone[:, :3].mean(0).tolist()
+            minutes, stop = everyone[:, 3:].amax(0).tolist()
+            for part, value in (("reconstruction", reconstruction), ("KL divergence", kl), ("scale", scale)):
+                if not math.isfinite(value):
+                    raise ValueError(
+                        f"the {part} is {value} at step {step}: try a lower --lr than {config.lr} or --mixed-precision "
+                        f"no; {results.what_is_kept()}"
+                    )
+
+            progress = minutes / config.minutes if config.minutes else step / total_steps
+            images_per_second = step * batch_size / (60 * minutes)
+            bar.set_postfix_str(
+                f"{images_per_second:,.0f} images/s, ELBO {reconstruction - kl:.1f} = {reconstruction:.1f} - {kl:.1f} "
+                f"nats, σ {scale:.4f}"
+            )
+            bar.update(min(100, 100 * progress) - bar.n)
+            finished = progress >= 1 or stop > 0
+            if accelerator.is_main_process and (finished or progress * config.evaluations >= len(results.history) + 1):
+                results.add(average.module, step, step * batch_size / len(images), minutes, reconstruction, kl)
+            if finished:
+                break
+    if accelerator.is_main_process:
+        print(f"{'stopped' if stop else 'trained'} after {minutes:.1f} minutes; {results.what_is_kept()}")
+    accelerator.end_training()
+
+
+def learning_rate(progress: float) -> float:
+    """Return the part of the peak learning rate due at a progress from 0 to 1: a linear rise, then half a cosine."""
+    if progress < WARMUP:
+        return 0.01 + 0.99 * progress / WARMUP
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARMUP) / (1 - WARMUP))))
+
+
+def follow(averages: Any, values: Any, num_averaged: Tensor | int) -> None:
+    """Move the averages a little towards the values, by more in the beginning, when the values are still random."""
+    decay = min(EMA_DECAY, (1 + int(num_averaged)) / (10 + int(num_averaged)))
+    for average, value in zip(averages, values, strict=True):
+        if average.is_floating_point():
+            average.lerp_(value.to(average.dtype), 1 - decay)
+        else:
+            average.copy_(value)  # the counters of the batch normalisations
+
+
+def shuffled_forever(images: Tensor, batch_size: int, seed: int, accelerator: Accelerator) -> Iterator[Tensor]:
+    """Yield this process's share of every batch, epoch after epoch."""
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    for epoch in itertools.count():
+        yield from batches(images, batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size)
+
+
+@contextmanager
+def interruptions() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of dying of them, so that the run can end in order; a second one kills."""
+    received: list[int] = []
+
+    def receive(number: int, frame: object) -> None:
+        received.append(number)
+        for watched in previous:
+            signal.signal(watched, previous[watched])
+
+    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def progress_bar(accelerator: Accelerator) -> tqdm:
+    """Make a bar in percent on the main process, if anybody watches."""
+    disable = None if accelerator.is_main_process else True
+    return tqdm(total=100, bar_format="{l_bar}{bar:20}| {elapsed} + {remaining} left{postfix}", disable=disable)
+
+
+class Results:
+    """What the run has reached: measured now and then, and the best of it kept in the output folder."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        model_config: VAEConfig,
+        images: Tensor,
+        held_out: Tensor,
+        test_images: Tensor,
+    ) -> None:
+        self.config, self.model_config = config, model_config
+        self.images, self.held_out, self.test_images = images, held_out, test_images
+        self.folder = config.output or Path("weights") / config.dataset
+        self.history: list[dict[str, float]] = []
+        self.best = -math.inf
+        self.metrics: dict[str, Any] = {}
+        if not accelerator.is_main_process:
+            return
+        self.pca_mse = pca_mse(images, test_images, config.latent_dim)
+        self.setting = {
+            "command": shlex.join(["python", *sys.argv]),
+            "pictures": len(images),
+            "validation_pictures": len(held_out),
+            "parameters": model_config.num_parameters,
+            "device": accelerator.device.type,
+            "processes": accelerator.num_processes,
+            "mixed_precision": config.mixed_precision,
+            "seed": config.seed,
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "accelerate")},
+        }
+
+    def add(
+        self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float
+    ) -> None:
+        """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it."""
+        calibrate(model, self.images[:CALIBRATION])
+        validation = evaluate(model, self.held_out)
+        test = evaluate(model, self.test_images)
+        self.history.append(
+            {
+                "step": step,
+                "epochs": epochs,
+                "minutes": minutes,
+                "train_elbo": reconstruction - kl,
+                "validation_elbo": validation["elbo"],
+                **{f"test_{name}": test[name] for name in ("elbo", "reconstruction", "kl", "mse", "scale")},
+            }
+        )
+        tqdm.write(
+            f"epoch {epochs:.1f}, {minutes:.1f} min: test ELBO {test['elbo']:.2f} = {test['reconstruction']:.2f} - "
+            f"{test['kl']:.2f} nats (validation {validation['elbo']:.2f}), MSE {test['mse']:.5f}, "
+            f"σ {test['scale']:.4f}, {test['active_units']} active units"
+        )
+        reached = validation["reconstruction"] - self.config.beta * validation["kl"]
+        if not math.isfinite(reached):
+            return
+        if reached >= self.best:
+            self.best = reached
+            training = self.setting | {"steps": step, "epochs": epochs, "seconds": 60 * minutes}
+            self.metrics = {
+                "dataset": self.config.dataset,
+                "test": test | {"pca_mse": self.pca_mse},
+                "training": training,
+            }
+            save_model(model, self.folder)
+            write(self.folder / "samples.png", self.draw_samples(model).save)
+        write(self.folder / "curves.png", self.draw_curves().savefig)
+        write_json(self.folder / METRICS, self.metrics | {"history": self.history})
+        card = model_card(self.folder.name, self.model_config, self.metrics)
+        write(self.folder / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+
+    def what_is_kept(self) -> str:
+        """Say in half a sentence what the output folder holds by now."""
+        if not self.metrics:
+            return f"nothing was written to {self.folder}"
+        return (
+            f"the best weights, of epoch {self.metrics['training']['epochs']:.1f}, are in {self.folder} "
+            f"(test ELBO {self.metrics['test']['elbo']:.2f} nats)"
+        )
+
+    def draw_samples(self, model: VAE) -> Any:
+        """Draw test pictures, their reconstructions, and two rows from N(0, I), seeds 0 to 31."""
+        x = to_unit(self.test_images[:COLUMNS])
+        pictures = torch.cat([x, reconstruct(model, x), generate(model, range(2 * COLUMNS))])
+        sheet = grid(pictures, columns=len(x))
+        return enlarge(sheet, 2 * max(sheet.size))
+
+    def draw_curves(self) -> Figure:
+        """Draw how the bound, its parts, and the scale went."""
+        epochs = [row["epochs"] for row in self.history]
+        figure = Figure(figsize=(11, 3.2), layout="constrained")
+        panels = figure.subplots(1, 3)
+        for panel, title, names in (
+            (panels[0], "ELBO (nats)", ("train_elbo", "validation_elbo", "test_elbo")),
+            (panels[1], "KL divergence (nats)", ("test_kl",)),
+            (panels[2], "mean squared error", ("test_mse",)),
+        ):
+            for name in names:
+                panel.plot(epochs, [row[name] for row in self.history], marker=".", label=name.partition("_")[0])
+            panel.set(title=title, xlabel="epoch")
+            panel.grid(alpha=0.3)
+            panel.legend()
+        return figure
+
+
+def main() -> None:
+    try:
+        train(tyro.cli(TrainConfig, prog="train.py"))
+    except ValueError as error:
+        sys.exit(f"train.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("train.py: stopped before training began, nothing was written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Variational autoencoders of pictures, to read, to train and to play with.
+
+Read the modules in this order: `model` (encoder, reparameterization trick, decoder), `loss` (reconstruction and KL),
+`train.py` (the loop), `generate` (new pictures), `latent` (walks between them), `demo` (the page).
+
+    from vae import VAE, generate
+    model = VAE.from_pretrained("fashion-mnist")
+    pictures = generate(model, seeds=range(16))  # (16, 1, 28, 28) in [0, 1]
+"""
+
+from vae.generate import generate, reconstruct
+from vae.model import VAE, VAEConfig
+from vae.prior import StandardNormal
+
+__all__ = ["VAE", "StandardNormal", "VAEConfig", "generate", "reconstruct"]
+__version__ = "0.1.0"

@@ -1,0 +1,207 @@
+"""Training pictures: known datasets and folders of pictures, held as one uint8 tensor and served in batches from it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vae.images import open_picture, to_pixels, to_unit
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known about a dataset before opening it; labels are the names of its classes, if it has any."""
+
+    title: str
+    channels: int
+    image_size: int
+    source: str
+    licence: str
+    labels: tuple[str, ...] = ()
+
+
+DATASETS = {
+    "mnist": DatasetSpec(
+        title="MNIST",
+        channels=1,
+        image_size=28,
+        source="Yann LeCun, Corinna Cortes and Christopher J. C. Burges, http://yann.lecun.com/exdb/mnist/",
+        licence="CC BY-SA 3.0",
+        labels=tuple("0123456789"),
+    ),
+    "fashion-mnist": DatasetSpec(
+        title="Fashion-MNIST",
+        channels=1,
+        image_size=28,
+        source="Han Xiao, Kashif Rasul and Roland Vollgraf, Zalando SE, https://github.com/zalandoresearch/fashion-mnist",
+        licence="MIT",
+        labels=(
+            *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+    ),
+    "folder": DatasetSpec(
+        title="Folder of pictures", channels=3, image_size=64, source="your own pictures", licence="as your pictures are"
+    ),
+}
+
+
+class Pictures(NamedTuple):
+    """A split of a dataset: images (N, C, H, W) uint8, and the class of each, (N,) int64, where there are classes."""
+
+    images: Tensor
+    labels: Tensor | None = None
+
+
+def load_dataset(
+    name: str,
+    data_dir: str | Path,
+    split: Literal["train", "test"],
+    *,
+    image_size: int | None = None,
+    channels: int | None = None,
+) -> Pictures:
+    """Load a split of the dataset called `name` in DATASETS from the files in data_dir.
+
+    mnist, fashion-mnist: torchvision's files, downloaded if they are missing and there is a network.
+    folder: every picture under data_dir, cut to squares of image_size; every tenth, chosen by a fixed seed, is test.
+    Raises ValueError in one sentence that says what is missing and what to do.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"there is no dataset {name!r}: choose one of {', '.join(DATASETS)}")
+    spec = DATASETS[name]
+    if name == "folder":
+        images = _load_folder(Path(data_dir), image_size or spec.image_size, channels or spec.channels)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        test = max(1, len(images) // 10)
+        return Pictures(images[order[:test] if split == "test" else order[test:]])
+    if image_size not in (None, spec.image_size) or channels not in (None, spec.channels):
+        raise ValueError(
+            f"{name} has pictures of {spec.channels}x{spec.image_size}x{spec.image_size}: "
+            "leave image_size and channels to it"
+        )
+    return _load_torchvision(name, Path(data_dir), split == "train")
+
+
+def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
+    from torchvision import datasets
+
+    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
+    raw = data_dir / kind.__name__ / "raw"
+    part, count = ("train", 60_000) if train else ("t10k", 10_000)
+    files = f"{part}-images-idx3-ubyte and {part}-labels-idx1-ubyte (or their .gz)"
+    try:
+        dataset = kind(str(data_dir), train=train, download=not _is_there(raw, part))
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{name} is not in {data_dir} and could not be downloaded ({reason}): put {files} into {raw}"
+        ) from error
+    except (AssertionError, ValueError, KeyError, IndexError) as error:  # what torchvision's reader raises
+        raise ValueError(f"the files of {name} in {raw} are broken: delete them, or put {files} there again") from error
+    if dataset.data.shape != (count, 28, 28) or len(dataset.targets) != count:
+        raise ValueError(f"{raw} holds {len(dataset.data)} pictures instead of {count}: put {files} there again")
+    return Pictures(dataset.data.unsqueeze(1), dataset.targets)
+
+
+def _is_there(raw: Path, part: str) -> bool:
+    return all((raw / f"{part}-{kind}").is_file() for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+
+
+def _load_folder(folder: Path, image_size: int, channels: int) -> Tensor:
+    """Decode every picture under folder once, (N, C, H, W) uint8, and keep the result in folder/.vae-cache."""
+    from tqdm import tqdm
+
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: name one that holds pictures with --data-dir")
+    suffixes = Image.registered_extensions()
+    paths = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    state = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    fingerprint = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+    cache = folder / ".vae-cache" / f"{channels}x{image_size}x{image_size}-{fingerprint}.npz"
+    try:
+        with np.load(cache, allow_pickle=False) as stored:
+            images, broken = stored["images"], stored["broken"].tolist()
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or not whole: decode
+        with ThreadPoolExecutor() as pool:
+            read = partial(_read_or_reason, image_size=image_size, channels=channels)
+            results = list(tqdm(pool.map(read, paths), total=len(paths), desc="reading pictures", disable=None))
+        good = [result for result in results if not isinstance(result, str)]
+        broken = [result for result in results if isinstance(result, str)]
+        images = np.stack(good) if good else np.empty((0, channels, image_size, image_size), np.uint8)
+        _store(cache, images, broken)
+    if broken:
+        named = "; ".join(broken[:5]) + (f"; and {len(broken) - 5} more" if len(broken) > 5 else "")
+        print(f"{len(broken)} of {len(paths)} files are left out: {named}", file=sys.stderr)
+    if len(images) < 2:
+        raise ValueError(f"{folder} holds {len(images)} readable pictures: at least 2 are needed, for training and test")
+    return torch.from_numpy(images)
+
+
+def _read_or_reason(path: Path, image_size: int, channels: int) -> np.ndarray | str:
+    try:
+        return to_pixels(path, image_size, channels).numpy()
+    except ValueError as error:
+        return str(error)
+
+
+def _store(cache: Path, images: np.ndarray, broken: list[str]) -> None:
+    try:
+        cache.parent.mkdir(exist_ok=True)
+        part = cache.with_suffix(".part.npz")
+        np.savez(part, images=images, broken=np.array(broken, dtype=np.str_))
+        part.replace(cache)  # whole or not at all
+    except OSError as error:
+        print(f"the decoded pictures could not be kept for the next time: {error}", file=sys.stderr)
+
+
+def batches(
+    images: Tensor, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+) -> Iterator[Tensor]:
+    """Yield one epoch of shuffled batches, (batch_size / world_size, C, H, W) float32 in [0, 1], on the images' device.
+
+    The order depends on seed and epoch alone: `world_size` processes together see the same batches as one would,
+    each the part of its rank. Pictures left over after the last whole batch wait for another epoch's order.
+    """
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    share = min(batch_size, len(images)) // world_size
+    for batch in order.to(images.device).split(share * world_size):
+        if len(batch) == share * world_size:
+            yield to_unit(images[batch[rank * share : (rank + 1) * share]])
+
+
+def load_examples(name: str) -> Pictures:
+    """Load the 240 test pictures of a dataset that come with the package, 24 of each class: no download, no data_dir.
+
+    Raises ValueError if none come for that name.
+    """
+    sheet = EXAMPLES / f"{name}.png"
+    if not sheet.is_file():
+        known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.png")))
+        raise ValueError(f"no example pictures come for {name!r}, only for {known}")
+    spec = DATASETS[name]
+    size = spec.image_size
+    pixels = torch.from_numpy(np.array(open_picture(sheet)))  # one row of the sheet is one class
+    tiles = pixels.view(pixels.shape[0] // size, size, pixels.shape[1] // size, size, spec.channels)
+    images = tiles.permute(0, 2, 4, 1, 3).flatten(0, 1).contiguous()  # (N, C, H, W)
+    return Pictures(images, torch.arange(tiles.shape[0]).repeat_interleave(tiles.shape[2]))

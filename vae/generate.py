@@ -1,0 +1,49 @@
+"""What a trained VAE is for: new pictures from seeds, and pictures given back through the bottleneck."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from vae.model import VAE
+from vae.prior import StandardNormal
+
+CHUNK = 256  # pictures decoded or encoded at once, which bounds the memory
+
+
+def latents(
+    model: VAE, seeds: Iterable[int], *, prior: StandardNormal | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Draw one latent vector for each seed, (n, D), on the model's device; arguments as in `generate`."""
+    prior = prior or StandardNormal(model.config.latent_dim)
+    # Every seed has a generator of its own, and it runs on the CPU: neither the neighbours nor the device matter.
+    rows = [prior.sample(1, torch.Generator().manual_seed(seed), temperature) for seed in seeds]
+    z = torch.cat(rows) if rows else torch.empty(0, model.config.latent_dim)
+    return z.to(model.log_scale.device)
+
+
+@torch.no_grad()
+def decode(model: VAE, z: Tensor) -> Tensor:
+    """Decode latent vectors of any number, (n, D) -> (n, C, H, W) in [0, 1], in chunks and without gradients."""
+    c = model.config
+    return torch.cat([model.decode(part) for part in z.split(CHUNK)] or [z.new_empty(0, c.channels, *[c.image_size] * 2)])
+
+
+def generate(
+    model: VAE, seeds: Iterable[int], *, prior: StandardNormal | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Make one new picture for each seed, (n, C, H, W) in [0, 1]; the model should be in `eval()`.
+
+    The same seed gives the same picture, alone or among others.
+    prior: where latent vectors are drawn from; None is N(0, I).
+    temperature: multiplies the standard deviation of the latents; below 1 pictures get more typical and less varied.
+    """
+    return decode(model, latents(model, seeds, prior=prior, temperature=temperature))
+
+
+@torch.no_grad()
+def reconstruct(model: VAE, x: Tensor) -> Tensor:
+    """Encode pictures, (B, C, H, W) in [0, 1], and decode the posterior mean: same shape and range."""
+    return torch.cat([model.decode(model.encode(part).mode()) for part in x.split(CHUNK)] or [x])

@@ -1,0 +1,173 @@
+"""Where weights come from and how they are kept: folders, the bundled models, the Hub, and the card beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vae.data import DATASETS
+from vae.model import VAE, VAEConfig
+
+CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
+# In a checkout weights/ lies beside the package, in an installed wheel inside it.
+BUNDLED = next((p for p in (Path(__file__).parent / "weights", Path(__file__).parents[1] / "weights") if p.is_dir()), None)
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the models that come with the package, in alphabetical order."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}")) if BUNDLED else []
+
+
+def find_model(name: str | Path) -> Path:
+    """Return the folder that holds the model called `name`: a folder, a bundled name, or a Hub repo "owner/name".
+
+    Only a Hub repo makes a network call, and only for the two files that are loaded. Raises ValueError otherwise.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if BUNDLED and name in bundled_names():
+        return BUNDLED / name
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        return _download(str(name))
+    raise ValueError(
+        f"there is no model {str(name)!r}: name a folder, a Hub repo (owner/name) or one of {', '.join(bundled_names())}"
+    )
+
+
+def _download(repo_id: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return [Path(hf_hub_download(repo_id, filename)) for filename in (CONFIG, WEIGHTS)][0].parent
+    except (OSError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{repo_id} is no folder here and could not be had from the Hub: {reason}") from error
+
+
+def load_model(name: str | Path) -> VAE:
+    """Load the model that `find_model` finds, on the CPU and in `eval()`.
+
+    Raises ValueError in one sentence if a file is missing, broken, or doesn't fit the config to the letter.
+    """
+    folder = find_model(name)
+    for filename in (CONFIG, WEIGHTS):
+        if not (folder / filename).is_file():
+            raise ValueError(f"{folder} holds no {filename}: it is not the folder of a model")
+    model = VAE(read_config(folder))
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / WEIGHTS} is broken, fetch or train it again ({error})") from error
+    expected = model.state_dict()
+    for key in sorted(expected.keys() | tensors.keys()):
+        if key not in tensors:
+            raise ValueError(f"{folder / WEIGHTS} lacks the tensor {key}")
+        if key not in expected:
+            raise ValueError(f"{folder / WEIGHTS} has the tensor {key}, which the model of its config does not")
+        if tensors[key].shape != expected[key].shape or tensors[key].dtype != expected[key].dtype:
+            raise ValueError(
+                f"{folder / WEIGHTS} has {key} as {tensors[key].dtype} {(*tensors[key].shape,)}, "
+                f"its config asks for {expected[key].dtype} {(*expected[key].shape,)}"
+            )
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def read_config(folder: Path) -> VAEConfig:
+    """Read folder/config.json. Raises ValueError if it is no JSON or no valid config."""
+    try:
+        return VAEConfig.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{folder / CONFIG} is not JSON: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read folder/metrics.json, what training wrote of the model; empty if there is none or it can't be read."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
+
+
+def save_model(model: VAE, folder: str | Path) -> None:
+    """Write config.json and model.safetensors into folder, each whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_json(folder / CONFIG, vars(model.config))
+
+
+def write(path: Path, save: Callable[[Path], object]) -> None:
+    """Let `save` write a file beside `path` and move it there when it is whole: a reader never meets half of one."""
+    part = path.with_name(f".{path.name}.part{path.suffix}")
+    try:
+        save(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as readable JSON, whole or not at all."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def model_card(name: str, config: VAEConfig, metrics: dict[str, Any]) -> str:
+    """Write the README of a model from what is known of it: nothing in it is typed by hand."""
+    test, training = metrics["test"], metrics["training"]
+    spec = DATASETS[metrics["dataset"]]
+    bits = f"{test['bits_per_dimension']:.3f}" if test["bits_per_dimension"] is not None else "not a density"
+    return f"""---
+library_name: unvaelievable
+pipeline_tag: unconditional-image-generation
+license: apache-2.0
+tags: [vae, variational-autoencoder, image-generation]
+---
+
+# {name}: a variational autoencoder of {spec.title}
+
+![From top to bottom: test pictures, their reconstructions, and samples from N(0, I)](samples.png)
+
+Rows from the top: test pictures, their reconstructions from the posterior mean, and two rows of pictures decoded
+from N(0, I) (seeds 0 to 31).
+
+```python
+from vae import VAE, generate
+
+model = VAE.from_pretrained("{name}")
+pictures = generate(model, seeds=range(16))  # (16, {config.channels}, {config.image_size}, {config.image_size}) in [0, 1]
+```
+
+| on the {test["pictures"]:,} test pictures | |
+|---|---|
+| ELBO | {test["elbo"]:.2f} nats |
+| = reconstruction − KL | {test["reconstruction"]:.2f} − {test["kl"]:.2f} nats |
+| bits per dimension, at most | {bits} |
+| squared error of a pixel, from the posterior mean | {test["mse"]:.5f} ({test["psnr"]:.2f} dB) |
+| the same of PCA with {config.latent_dim} components | {test["pca_mse"]:.5f} |
+| calibrated σ | {test["scale"]:.4f} |
+| active units | {test["active_units"]} of {config.latent_dim} |
+
+Trained by `{training["command"]}`: {training["pictures"]:,} pictures, {training["epochs"]:.1f} epochs,
+{training["seconds"] / 60:.0f} minutes on {training["device"]}, {config.num_parameters:,} parameters,
+likelihood `{config.likelihood}`. Every figure here is from [metrics.json](metrics.json), written by that command;
+the weights are those of the best ELBO on {training["validation_pictures"]:,} pictures held out from training.
+
+![Curves of the training](curves.png)
+
+Data: {spec.title}, {spec.source}, licence {spec.licence}. Weights: Apache-2.0.
+Pictures are {config.image_size}x{config.image_size}; whatever is unlike the training data comes back as what the model knows.
+"""

@@ -1,0 +1,108 @@
+"""Picture files and PIL pictures to tensors and back: the only place where ranges, modes and sizes convert.
+
+Tensors are (C, H, W) or (B, C, H, W), float32 in [0, 1] where the model works, uint8 where they are stored.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+MAX_PIXELS = 50_000_000  # a few hundred kilobytes of PNG can unfold to gigabytes: larger pictures are not decoded
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """Convert uint8 pixels to float32 in [0, 1], same shape, on the same device."""
+    return pixels.float().div_(255)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Convert [0, 1] to the nearest uint8 pixels, same shape; values outside are clipped."""
+    return x.detach().float().mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def open_picture(source: str | Path | Image.Image) -> Image.Image:
+    """Read a picture of any kind into upright 8-bit L or RGB, the first frame of an animation.
+
+    16-bit and floating-point greys are scaled to 8 bits, transparency becomes white.
+    Raises ValueError in one sentence if the file is no picture, is broken, or has more than MAX_PIXELS pixels.
+    """
+    if isinstance(source, Image.Image):
+        return _flatten(source)
+    try:
+        with Image.open(source) as picture:
+            too_large = picture.width * picture.height > MAX_PIXELS
+            if not too_large:
+                return _flatten(picture)
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {source}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        too_large = True
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"{Path(source).name} is not a picture in a known format: use PNG, JPEG or WebP") from None
+    except Exception as error:  # on broken files Pillow's decoders raise whatever comes to hand
+        raise ValueError(f"{Path(source).name} could not be read, the file seems to be broken ({error})") from error
+    if too_large:
+        raise ValueError(
+            f"{Path(source).name} has more than {MAX_PIXELS // 1_000_000} million pixels: make it smaller first"
+        )
+    raise AssertionError("unreachable")
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    picture.load()
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        # The file doesn't say what is white: take the smallest usual white that nothing exceeds.
+        whites = (65535.0,) if picture.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
+        white = next((white for white in whites if values.max() <= white), values.max())
+        return Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
+    if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+
+
+def to_tensor(source: str | Path | Image.Image, image_size: int, channels: int) -> Tensor:
+    """Read a picture as a model sees it, (C, image_size, image_size) in [0, 1]: the largest centred square, resized.
+
+    Raises ValueError as `open_picture` does.
+    """
+    return to_unit(to_pixels(source, image_size, channels))
+
+
+def to_pixels(source: str | Path | Image.Image, image_size: int, channels: int) -> Tensor:
+    """Do as `to_tensor`, but give uint8 pixels, (C, image_size, image_size)."""
+    picture = open_picture(source).convert("L" if channels == 1 else "RGB")
+    picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).view(image_size, image_size, channels).permute(2, 0, 1).contiguous()
+
+
+def to_pil(x: Tensor) -> Image.Image:
+    """Convert one picture, (C, H, W) in [0, 1] with 1 or 3 channels, to PIL."""
+    pixels = to_uint8(x).cpu().permute(1, 2, 0).numpy()  # (H, W, C)
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def enlarge(picture: Image.Image, side: int) -> Image.Image:
+    """Enlarge a picture by the largest whole factor that keeps its longer side within `side`, every pixel a square."""
+    factor = max(1, side // max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def grid(x: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
+    """Lay out pictures, (B, C, H, W) in [0, 1], row by row, `gap` pixels of mid-grey between; columns default to ~√B."""
+    columns = columns or math.ceil(math.sqrt(len(x)))
+    rows = math.ceil(len(x) / columns)
+    _, channels, height, width = x.shape
+    sheet = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 0.5)
+    for index, picture in enumerate(x.detach().float().cpu()):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = picture
+    return to_pil(sheet)
