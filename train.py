@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import tyro
@@ -130,11 +130,12 @@ def train(config: TrainConfig) -> None:
     # Model, optimizer, and the moving average of the weights, which is what is measured and kept.
     _, channels, image_size, _ = images.shape
     model_config = VAEConfig(image_size, channels, config.latent_dim, config.width, config.depth, config.likelihood)
-    model: torch.nn.Module = VAE(model_config).to(memory_format=torch.channels_last)
+    model: torch.nn.Module = VAE(model_config).to(accelerator.device, memory_format=torch.channels_last)
+    average = AveragedModel(model, multi_avg_fn=follow, use_buffers=True).eval()
+    averaged_model = cast(VAE, average.module)  # copied before accelerate wraps the model: it runs in float32
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
     model, optimizer = accelerator.prepare(model, optimizer)
     plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
-    average = AveragedModel(plain_model, multi_avg_fn=follow, use_buffers=True).eval()
 
     results = Results(config, accelerator, model_config, images, held_out, test_images)
     total_steps = max(1, round(config.epochs * (len(images) // batch_size)))
@@ -165,7 +166,9 @@ def train(config: TrainConfig) -> None:
                 continue
             log_scale = optimal_log_scale(x, output.reconstruction, config.likelihood)
             minutes = (time.monotonic() - start) / 60
-            seen = torch.stack([bound.reconstruction.detach().mean(), bound.kl.detach().mean(), log_scale.detach().exp()])
+            seen = torch.stack(
+                [bound.reconstruction.detach().mean(), bound.kl.detach().mean(), log_scale.detach().exp()]
+            )
             clock = torch.tensor([minutes, len(interrupted)], device=seen.device)
             everyone = accelerator.gather(torch.cat([seen, clock])[None])  # (processes, 5)
             reconstruction, kl, scale = everyone[:, :3].mean(0).tolist()
@@ -186,7 +189,7 @@ def train(config: TrainConfig) -> None:
             bar.update(min(100, 100 * progress) - bar.n)
             finished = progress >= 1 or stop > 0
             if accelerator.is_main_process and (finished or progress * config.evaluations >= len(results.history) + 1):
-                results.add(average.module, step, step * batch_size / len(images), minutes, reconstruction, kl)
+                results.add(averaged_model, step, step * batch_size / len(images), minutes, reconstruction, kl)
             if finished:
                 break
     if accelerator.is_main_process:
@@ -225,15 +228,17 @@ def interruptions() -> Iterator[list[int]]:
 
     def receive(number: int, frame: object) -> None:
         received.append(number)
-        for watched in previous:
-            signal.signal(watched, previous[watched])
+        restore()
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
     previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore()
 
 
 def progress_bar(accelerator: Accelerator) -> tqdm:
@@ -262,6 +267,7 @@ class Results:
         self.metrics: dict[str, Any] = {}
         if not accelerator.is_main_process:
             return
+        self.folder.mkdir(parents=True, exist_ok=True)  # now, not after an hour: is there a place to write to?
         self.pca_mse = pca_mse(images, test_images, config.latent_dim)
         self.setting = {
             "command": shlex.join(["python", *sys.argv]),
@@ -272,12 +278,11 @@ class Results:
             "processes": accelerator.num_processes,
             "mixed_precision": config.mixed_precision,
             "seed": config.seed,
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "accelerate")},
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in ("torch", "accelerate")},
         }
 
-    def add(
-        self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float
-    ) -> None:
+    def add(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> None:
         """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it."""
         calibrate(model, self.images[:CALIBRATION])
         validation = evaluate(model, self.held_out)
@@ -352,7 +357,7 @@ class Results:
 def main() -> None:
     try:
         train(tyro.cli(TrainConfig, prog="train.py"))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:
         sys.exit("train.py: stopped before training began, nothing was written")

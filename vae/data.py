@@ -55,7 +55,11 @@ DATASETS = {
         ),
     ),
     "folder": DatasetSpec(
-        title="Folder of pictures", channels=3, image_size=64, source="your own pictures", licence="as your pictures are"
+        title="Folder of pictures",
+        channels=3,
+        image_size=64,
+        source="your own pictures",
+        licence="as your pictures are",
     ),
 }
 
@@ -102,24 +106,24 @@ def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
 
     kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     raw = data_dir / kind.__name__ / "raw"
-    part, count = ("train", 60_000) if train else ("t10k", 10_000)
-    files = f"{part}-images-idx3-ubyte and {part}-labels-idx1-ubyte (or their .gz)"
+    files = [
+        f"{part}-ubyte" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    ]
+    put_them = f"put {', '.join(files)} (or their .gz) into {raw}"
+    all_there = all((raw / file).is_file() for file in files)
     try:
-        dataset = kind(str(data_dir), train=train, download=not _is_there(raw, part))
-    except (RuntimeError, OSError) as error:
+        dataset = kind(str(data_dir), train=train, download=not all_there)
+    except (RuntimeError, OSError, AssertionError, ValueError, KeyError, IndexError) as error:  # as torchvision raises
+        if all_there:
+            raise ValueError(f"the files of {name} are broken: delete them and {put_them}") from error
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{name} is not in {data_dir} and could not be downloaded ({reason}): put {files} into {raw}"
-        ) from error
-    except (AssertionError, ValueError, KeyError, IndexError) as error:  # what torchvision's reader raises
-        raise ValueError(f"the files of {name} in {raw} are broken: delete them, or put {files} there again") from error
+        raise ValueError(f"{name} is not in {data_dir} and could not be downloaded ({reason}): {put_them}") from error
+    count = 60_000 if train else 10_000
     if dataset.data.shape != (count, 28, 28) or len(dataset.targets) != count:
-        raise ValueError(f"{raw} holds {len(dataset.data)} pictures instead of {count}: put {files} there again")
+        raise ValueError(
+            f"{raw} holds {len(dataset.data)} pictures instead of {count}: delete its files and {put_them}"
+        )
     return Pictures(dataset.data.unsqueeze(1), dataset.targets)
-
-
-def _is_there(raw: Path, part: str) -> bool:
-    return all((raw / f"{part}-{kind}").is_file() for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 
 
 def _load_folder(folder: Path, image_size: int, channels: int) -> Tensor:
@@ -140,9 +144,9 @@ def _load_folder(folder: Path, image_size: int, channels: int) -> Tensor:
     fingerprint = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
     cache = folder / ".vae-cache" / f"{channels}x{image_size}x{image_size}-{fingerprint}.npz"
     try:
-        with np.load(cache, allow_pickle=False) as stored:
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             images, broken = stored["images"], stored["broken"].tolist()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or not whole: decode
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or not whole: decode
         with ThreadPoolExecutor() as pool:
             read = partial(_read_or_reason, image_size=image_size, channels=channels)
             results = list(tqdm(pool.map(read, paths), total=len(paths), desc="reading pictures", disable=None))
@@ -154,7 +158,9 @@ def _load_folder(folder: Path, image_size: int, channels: int) -> Tensor:
         named = "; ".join(broken[:5]) + (f"; and {len(broken) - 5} more" if len(broken) > 5 else "")
         print(f"{len(broken)} of {len(paths)} files are left out: {named}", file=sys.stderr)
     if len(images) < 2:
-        raise ValueError(f"{folder} holds {len(images)} readable pictures: at least 2 are needed, for training and test")
+        raise ValueError(
+            f"{folder} holds {len(images)} readable pictures: at least 2 are needed, for training and test"
+        )
     return torch.from_numpy(images)
 
 

@@ -1,12 +1,17 @@
-"""Measure a model on pictures it was not trained on."""
+"""Measure a model on pictures it was not trained on: python -m vae.evaluate weights/fashion-mnist"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tyro.conf import Positional
 
+from vae.data import load_dataset
+from vae.hub import find_model, load_model, read_metrics
 from vae.images import to_unit
 from vae.loss import elbo, optimal_log_scale
 from vae.metrics import active_units, bits_per_dimension, psnr
@@ -58,3 +63,27 @@ def evaluate(model: VAE, images: Tensor) -> dict[str, Any]:
         "scale": model.log_scale.exp().item(),
         "active_units": active_units(torch.cat(means)),
     }
+
+
+def main(model: Positional[str], data_dir: Path = Path("data"), dataset: str | None = None) -> None:
+    """Measure a model on the test set of its dataset and print the figures.
+
+    Args:
+        model: A bundled name, a folder that train.py wrote, or a Hub repo (owner/name).
+        data_dir: Where the files of the dataset are, as for train.py.
+        dataset: What to measure on, by default what the model's metrics.json names.
+    """
+    loaded = load_model(model)
+    name = dataset or str(read_metrics(find_model(model)).get("dataset"))
+    size = {"image_size": loaded.config.image_size, "channels": loaded.config.channels}
+    for key, value in evaluate(loaded, load_dataset(name, data_dir, "test", **size).images).items():
+        print(f"{key:20} {value:.5f}" if isinstance(value, float) else f"{key:20} {value}")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    try:
+        tyro.cli(main, prog="python -m vae.evaluate")
+    except ValueError as error:
+        sys.exit(f"vae.evaluate: {error}")

@@ -27,8 +27,9 @@ def latents(
 @torch.no_grad()
 def decode(model: VAE, z: Tensor) -> Tensor:
     """Decode latent vectors of any number, (n, D) -> (n, C, H, W) in [0, 1], in chunks and without gradients."""
-    c = model.config
-    return torch.cat([model.decode(part) for part in z.split(CHUNK)] or [z.new_empty(0, c.channels, *[c.image_size] * 2)])
+    if len(z) == 0:
+        return z.new_empty(0, model.config.channels, model.config.image_size, model.config.image_size)
+    return torch.cat([model.decode(part) for part in z.split(CHUNK)])
 
 
 def generate(
@@ -46,4 +47,6 @@ def generate(
 @torch.no_grad()
 def reconstruct(model: VAE, x: Tensor) -> Tensor:
     """Encode pictures, (B, C, H, W) in [0, 1], and decode the posterior mean: same shape and range."""
-    return torch.cat([model.decode(model.encode(part).mode()) for part in x.split(CHUNK)] or [x])
+    if len(x) == 0:
+        return x
+    return torch.cat([model.decode(model.encode(part).mode()) for part in x.split(CHUNK)])

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from vae.data import DATASETS
 from vae.model import VAE, VAEConfig
 
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
 # In a checkout weights/ lies beside the package, in an installed wheel inside it.
-BUNDLED = next((p for p in (Path(__file__).parent / "weights", Path(__file__).parents[1] / "weights") if p.is_dir()), None)
+BUNDLED = next(
+    (p for p in (Path(__file__).parent / "weights", Path(__file__).parents[1] / "weights") if p.is_dir()), None
+)
 
 
 def bundled_names() -> list[str]:
@@ -46,10 +48,12 @@ def _download(repo_id: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return [Path(hf_hub_download(repo_id, filename)) for filename in (CONFIG, WEIGHTS)][0].parent
+        for filename in (CONFIG, WEIGHTS):
+            path = hf_hub_download(repo_id, filename)
     except (OSError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{repo_id} is no folder here and could not be had from the Hub: {reason}") from error
+    return Path(path).parent
 
 
 def load_model(name: str | Path) -> VAE:
@@ -58,10 +62,9 @@ def load_model(name: str | Path) -> VAE:
     Raises ValueError in one sentence if a file is missing, broken, or doesn't fit the config to the letter.
     """
     folder = find_model(name)
-    for filename in (CONFIG, WEIGHTS):
-        if not (folder / filename).is_file():
-            raise ValueError(f"{folder} holds no {filename}: it is not the folder of a model")
     model = VAE(read_config(folder))
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} holds no {WEIGHTS}, and no other kind of file is opened: pickles can run code")
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -82,7 +85,9 @@ def load_model(name: str | Path) -> VAE:
 
 
 def read_config(folder: Path) -> VAEConfig:
-    """Read folder/config.json. Raises ValueError if it is no JSON or no valid config."""
+    """Read folder/config.json. Raises ValueError if there is none, or it is no JSON or no valid config."""
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} holds no {CONFIG}: it is not the folder of a model")
     try:
         return VAEConfig.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -105,7 +110,7 @@ def save_model(model: VAE, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write(folder / WEIGHTS, lambda path: path.write_bytes(save(tensors, metadata={"format": "pt"})))
     write_json(folder / CONFIG, vars(model.config))
 
 

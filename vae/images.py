@@ -80,7 +80,10 @@ def to_tensor(source: str | Path | Image.Image, image_size: int, channels: int) 
 def to_pixels(source: str | Path | Image.Image, image_size: int, channels: int) -> Tensor:
     """Do as `to_tensor`, but give uint8 pixels, (C, image_size, image_size)."""
     picture = open_picture(source).convert("L" if channels == 1 else "RGB")
-    picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.LANCZOS)
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    picture = picture.crop((left, top, left + side, top + side))
+    picture = picture.resize((image_size, image_size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).view(image_size, image_size, channels).permute(2, 0, 1).contiguous()
 
 

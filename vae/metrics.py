@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
-
 
 from vae.model import Likelihood
 
@@ -42,6 +39,8 @@ def pca_mse(train: Tensor, test: Tensor, components: int) -> float:
 
     The linear autoencoder of the same size: what a VAE's error should be compared with. In units of [0, 1] squared.
     """
+    from sklearn.decomposition import PCA  # here: the page uses this module and has no need of scikit-learn
+
     step = max(1, train.numel() // PCA_NUMBERS)
     fitted, asked = (x.flatten(1).numpy().astype(np.float32) / 255 for x in (train[::step].cpu(), test.cpu()))
     pca = PCA(min(components, *fitted.shape), random_state=0).fit(fitted)

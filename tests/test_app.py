@@ -1,0 +1,261 @@
+"""The real page: app.py in a process of its own, asked through its API and driven in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from torch import Tensor
+
+from vae import VAE, generate
+from vae.images import to_pil, to_uint8
+
+LOADING = 60_000  # milliseconds: these machines are shared
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a running app.py with the bundled models."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "app.py", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as app:
+        assert app.stdout is not None
+        said = []
+        for line in app.stdout:
+            said.append(line)
+            if address := re.search(r"http://127\.0\.0\.1:\d+", line):
+                break
+        else:
+            pytest.fail("".join(said))
+        yield address[0]
+        app.terminate()
+        rest = app.stdout.read()
+    # Gradio prints the errors of its own checks with a traceback; nothing else may have gone wrong.
+    errors = [line for line in rest.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    assert [error for error in errors if not error.startswith("gradio.exceptions.Error")] == []
+
+
+@pytest.fixture(scope="module")
+def client(server: str, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(
+        server, download_files=str(tmp_path_factory.mktemp("downloads")), verbose=False, analytics_enabled=False
+    )
+
+
+@pytest.fixture
+def sneaker(sneakers: Tensor, tmp_path: Path) -> Path:
+    to_pil(sneakers[0]).save(tmp_path / "sneaker.png")
+    return tmp_path / "sneaker.png"
+
+
+def test_generate_endpoint_gives_the_pictures_of_the_package(client: Client) -> None:
+    gallery = client.predict("mnist", 3, 17, 1, api_name="/generate")
+    expected = to_uint8(generate(VAE.from_pretrained("mnist"), [17, 18, 19]))
+    for entry, row, seed in zip(gallery, expected, (17, 18, 19), strict=True):
+        assert entry["caption"] == f"seed {seed}"
+        with Image.open(entry["image"]) as picture:
+            assert np.abs(np.array(picture.convert("L"), dtype=int) - row[0].numpy()).max() <= 1
+
+
+def test_reconstruct_endpoint(client: Client, sneaker: Path) -> None:
+    seen, back, nearness = client.predict("fashion-mnist", handle_file(str(sneaker)), "auto", api_name="/reconstruct")
+    with Image.open(seen) as picture, Image.open(sneaker) as original:
+        assert np.array_equal(np.array(picture.convert("L")), np.array(original))
+    with Image.open(back) as picture:
+        assert picture.size == (28, 28)
+    decibel = re.match(r"\*\*([\d.]+) dB\*\*", nearness)
+    assert decibel is not None
+    assert float(decibel[1]) > 18
+
+
+def test_interpolate_endpoint(client: Client, sneaker: Path) -> None:
+    here, strip = client.predict(
+        "fashion-mnist", handle_file(str(sneaker)), 0, None, 5, 0.25, 7, "lerp", api_name="/interpolate"
+    )
+    with Image.open(here) as picture:
+        assert picture.size == (28, 28)
+    with Image.open(strip) as picture:
+        assert picture.size == (7 * 28 + 6, 28)
+
+
+def test_only_the_three_endpoints_are_public(client: Client) -> None:
+    api = client.view_api(return_format="dict", print_info=False)
+    assert set(api["named_endpoints"]) == {"/generate", "/reconstruct", "/interpolate"}
+    names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/generate"]["parameters"]]
+    assert names == ["model", "count", "seed", "temperature"]
+
+
+def test_endpoints_refuse_bad_input_in_a_sentence(client: Client, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    for arguments, endpoint, sentence in (
+        (("mnist", 3, -1, 1), "/generate", "-1"),
+        (("mnist", 1000, 0, 1), "/generate", "1000"),
+        (("../../etc", 3, 0, 1), "/generate", "../../etc"),
+        (("mnist", handle_file(str(broken)), "auto"), "/reconstruct", "Broken.png is not a picture in a known format"),
+    ):
+        with pytest.raises(AppError, match=re.escape(sentence)):
+            client.predict(*arguments, api_name=endpoint)
+
+
+def test_a_file_of_the_server_is_not_read(client: Client) -> None:
+    with pytest.raises(AppError):
+        client.predict(
+            "mnist", {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, "no", api_name="/reconstruct"
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--model", "weights"), "weights holds no config.json"),
+        (("--model", "nothing"), "there is no model 'nothing'"),
+        (("--port", "99999"), "--port must be from 1 to 65535, got 99999"),
+    ],
+)
+def test_app_refuses_what_it_cannot_show(arguments: tuple[str, ...], sentence: str) -> None:
+    command = [sys.executable, "app.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")  # else the one that playwright installed
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: str) -> Iterator[Page]:
+    """The page, opened and filled; at the end it has had no error and asked nobody else for anything."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1100})
+    page.set_default_timeout(LOADING)
+    errors: list[str] = []
+    strangers: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith((server, "data:", "blob:")) else strangers.append(request.url),
+    )
+    page.goto(server)
+    expect(page.locator("#generate-gallery button.thumbnail-item")).to_have_count(32, timeout=LOADING)
+    yield page
+    page.close()
+    assert errors == []
+    assert strangers == []
+
+
+def source(page: Page, selector: str) -> str:
+    return page.locator(f"{selector} img").first.get_attribute("src", timeout=LOADING) or ""
+
+
+def wait_for_another(page: Page, selector: str, source: str) -> None:
+    expect(page.locator(f"{selector} img").first).not_to_have_attribute("src", source, timeout=LOADING)
+
+
+def test_generate_tab(page: Page) -> None:
+    gallery = page.locator("#generate-gallery button.thumbnail-item")
+    expect(gallery.first).to_contain_text("seed 0")
+    first = source(page, "#generate-gallery")
+    page.locator("#generate-temperature input[type=range]").fill("0.5")
+    wait_for_another(page, "#generate-gallery", first)
+    page.locator("#generate-count input[type=range]").fill("8")
+    expect(gallery).to_have_count(8, timeout=LOADING)
+    page.locator("#generate-seed input").fill("100")
+    expect(gallery.first).to_contain_text("seed 100", timeout=LOADING)
+    page.locator("#generate-others").click()
+    expect(gallery.first).not_to_contain_text("seed 100", timeout=LOADING)
+
+
+def test_small_pictures_are_shown_large_and_crisp(page: Page) -> None:
+    picture = page.locator("#generate-gallery img").first
+    assert picture.evaluate("image => [image.naturalWidth, getComputedStyle(image).imageRendering]") == [
+        28,
+        "pixelated",
+    ]
+    box = picture.bounding_box()
+    assert box is not None
+    assert box["width"] > 80
+
+
+def test_reconstruct_tab(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Reconstruct").click()
+    expect(page.locator("#reconstruct-psnr")).to_contain_text("dB", timeout=LOADING)
+    example = source(page, "#reconstruct-back")
+    page.locator("#reconstruct-examples button.thumbnail-item").nth(2).click()
+    wait_for_another(page, "#reconstruct-back", example)
+    before = source(page, "#reconstruct-back")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(
+        tmp_path / "mine.png"
+    )
+    page.locator("#reconstruct-picture input[type=file]").set_input_files(tmp_path / "mine.png")
+    wait_for_another(page, "#reconstruct-back", before)
+    mine = source(page, "#reconstruct-picture")
+    seen = source(page, "#reconstruct-seen")
+    page.locator("#reconstruct-invert").get_by_label("yes").check()
+    wait_for_another(page, "#reconstruct-seen", seen)
+    # The visitor's own picture stays when another model is chosen.
+    back = source(page, "#reconstruct-back")
+    other = page.locator("#model input:not(:checked)").first
+    other.check()
+    wait_for_another(page, "#reconstruct-back", back)
+    assert source(page, "#reconstruct-picture") == mine
+
+
+def test_a_broken_upload_is_answered_by_a_sentence(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Reconstruct").click()
+    expect(page.locator("#reconstruct-psnr")).to_contain_text("dB", timeout=LOADING)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    page.locator("#reconstruct-picture input[type=file]").set_input_files(tmp_path / "broken.png")
+    expect(page.locator(".toast-body")).to_contain_text("Broken.png", timeout=LOADING)
+
+
+def test_interpolate_tab(page: Page) -> None:
+    page.get_by_role("tab", name="Interpolate").click()
+    here, strip = source(page, "#interpolate-here"), source(page, "#interpolate-strip")
+    page.locator("#interpolate-t input[type=range]").fill("0.1")
+    wait_for_another(page, "#interpolate-here", here)
+    assert source(page, "#interpolate-strip") == strip
+    page.locator("#interpolate-steps input[type=range]").fill("5")
+    wait_for_another(page, "#interpolate-strip", strip)
+    for action in (
+        lambda: page.locator("#interpolate-path").get_by_label("lerp", exact=True).check(),
+        lambda: page.locator("#interpolate-examples-b button.thumbnail-item").nth(1).click(),
+        lambda: page.locator("#interpolate-a").get_by_label("Remove Image").click(),
+        lambda: page.locator("#interpolate-seed-a input").fill("123"),
+    ):
+        strip = source(page, "#interpolate-strip")
+        action()
+        wait_for_another(page, "#interpolate-strip", strip)
+
+
+def test_another_model_changes_everything(page: Page) -> None:
+    description = page.locator("#description")
+    expect(description).to_contain_text("→")
+    before, text = source(page, "#generate-gallery"), description.inner_text()
+    page.locator("#model input:not(:checked)").first.check()
+    wait_for_another(page, "#generate-gallery", before)
+    expect(description).not_to_have_text(text)

@@ -1,0 +1,192 @@
+"""What the tabs do, without a page."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_model
+from PIL import Image
+from torch import Tensor
+
+from vae import VAE, generate, reconstruct
+from vae.demo import MAX_SEED, Models, in_one_sentence
+from vae.demo.generate import MAX_PICTURES, new_pictures
+from vae.demo.interpolate import MAX_STEPS, walk
+from vae.demo.reconstruct import give_back
+from vae.images import to_pil, to_uint8
+
+
+@pytest.fixture
+def sneaker(sneakers: Tensor, tmp_path: Path) -> str:
+    to_pil(sneakers[0]).save(tmp_path / "sneaker.png")
+    return str(tmp_path / "sneaker.png")
+
+
+def pixels(picture: Image.Image | None) -> np.ndarray:
+    assert picture is not None
+    return np.array(picture)
+
+
+def test_new_pictures_are_those_of_their_seeds(model: VAE) -> None:
+    pictures = new_pictures(model, 5, 40, 0.8)
+    assert [caption for _, caption in pictures] == [f"seed {seed}" for seed in range(40, 45)]
+    expected = to_uint8(generate(model, range(40, 45), temperature=0.8))
+    for (picture, _), row in zip(pictures, expected, strict=True):
+        assert np.array_equal(pixels(picture), row[0].numpy())
+    assert new_pictures(model, 2, MAX_SEED, 1.0)[1][1] == "seed 0"
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "temperature"),
+    [
+        (0, 0, 1.0),
+        (MAX_PICTURES + 1, 0, 1.0),
+        (2.5, 0, 1.0),
+        (None, 0, 1.0),
+        (4, -1, 1.0),
+        (4, 1e30, 1.0),
+        (4, float("nan"), 1.0),
+        (4, 0, -0.1),
+        (4, 0, float("nan")),
+        (4, 0, float("inf")),
+        (4, 0, None),
+    ],
+)
+def test_numbers_out_of_range_are_refused(model: VAE, count: int, seed: int, temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"must be (a whole number )?from"):
+        new_pictures(model, count, seed, temperature)
+
+
+def test_give_back_shows_what_the_model_sees_and_says_how_near_it_comes(
+    model: VAE, sneaker: str, sneakers: Tensor
+) -> None:
+    seen, back, nearness = give_back(model, sneaker, "auto")
+    x = sneakers[:1]
+    assert np.array_equal(pixels(seen), to_uint8(x)[0, 0].numpy())
+    expected = reconstruct(model, x)
+    assert np.array_equal(pixels(back), to_uint8(expected)[0, 0].numpy())
+    psnr = -10 * torch.log10((expected - x).square().mean()).item()
+    assert nearness.startswith(f"**{psnr:.1f} dB**")
+    assert give_back(model, None, "auto") == (None, None, "")
+
+
+def test_dark_on_light_is_inverted_for_a_grey_model_only(model: VAE, sneakers: Tensor, tmp_path: Path) -> None:
+    path = str(tmp_path / "on-paper.png")
+    to_pil(1 - sneakers[0]).save(path)
+    upright = to_uint8(sneakers[0])[0].numpy()
+    assert np.array_equal(pixels(give_back(model, path, "auto")[0]), upright)
+    assert np.array_equal(pixels(give_back(model, path, "yes")[0]), upright)
+    assert np.array_equal(pixels(give_back(model, path, "no")[0]), 255 - upright)
+    colour = small_model(channels=3)
+    assert np.array_equal(pixels(give_back(colour, path, "auto")[0])[:, :, 0], 255 - upright)
+
+
+def test_a_walk_begins_and_ends_where_it_should(model: VAE, sneaker: str, sneakers: Tensor) -> None:
+    start = to_uint8(reconstruct(model, sneakers[:1]))[0, 0].numpy()
+    end = to_uint8(generate(model, [9]))[0, 0].numpy()
+    here, strip = walk(model, sneaker, 0, None, 9, 0.0, 5, "slerp")
+    assert np.abs(pixels(here).astype(int) - start).max() <= 1
+    assert strip.size == (5 * 28 + 4, 28)
+    assert np.abs(pixels(strip)[:, :28].astype(int) - start).max() <= 1
+    assert np.abs(pixels(strip)[:, -28:].astype(int) - end).max() <= 1
+    here, _ = walk(model, sneaker, 0, None, 9, 1.0, 2, "lerp")
+    assert np.abs(pixels(here).astype(int) - end).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("seed", "t", "steps", "path"),
+    [
+        (-1, 0.5, 5, "lerp"),
+        (None, 0.5, 5, "lerp"),
+        (0, 1.5, 5, "lerp"),
+        (0, float("nan"), 5, "lerp"),
+        (0, None, 5, "lerp"),
+        (0, 0.5, 1, "lerp"),
+        (0, 0.5, MAX_STEPS + 1, "lerp"),
+        (0, 0.5, 5, "bezier"),
+    ],
+)
+def test_a_walk_refuses_bad_input(model: VAE, seed: int, t: float, steps: int, path: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        walk(model, None, seed, None, 1, t, steps, path)  # type: ignore[arg-type]
+
+
+def uploads() -> dict[str, Image.Image]:
+    random = np.random.default_rng(0)
+    colours = Image.fromarray(random.integers(0, 256, (300, 200, 4), dtype=np.uint8))
+    return {
+        "grey.png": colours.convert("L"),
+        "rgba.png": colours,
+        "16-bit.png": Image.fromarray(random.integers(0, 65536, (50, 60), dtype=np.uint16)),
+        "cmyk.jpg": colours.convert("CMYK"),
+        "palette.gif": colours.convert("P"),
+        "tiny.png": Image.new("1", (1, 1)),
+        "wide.webp": Image.new("RGB", (5000, 2), "red"),
+    }
+
+
+@pytest.mark.parametrize("name", uploads())
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_upload_survives_every_tab(name: str, channels: int, tmp_path: Path) -> None:
+    path = str(tmp_path / name)
+    uploads()[name].save(path)
+    model = small_model(channels=channels)
+    seen, back, nearness = give_back(model, path, "auto")
+    assert pixels(seen).shape[:2] == pixels(back).shape[:2] == (28, 28)
+    assert "dB" in nearness
+    here, strip = walk(model, path, 0, path, 0, 0.5, 3, "slerp")
+    assert here.size == (28, 28)
+    assert strip.size == (86, 28)
+
+
+def test_a_broken_upload_is_a_sentence_on_the_page(model: VAE, tmp_path: Path) -> None:
+    import gradio as gr
+
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(gr.Error) as caught:
+        in_one_sentence(give_back)(model, str(path), "auto")
+    assert caught.value.message.startswith("Broken.png ")
+    assert caught.value.message.endswith(".")
+    assert not caught.value.print_exception
+
+
+def test_models_are_loaded_once_when_first_asked_for(
+    model: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+
+    def load(name: str) -> VAE:
+        loads.append(name)
+        return model
+
+    monkeypatch.setattr("vae.demo.load_model", load)
+    models = Models(["a", "b"])
+    assert loads == []
+    visitors = [threading.Thread(target=lambda: models["a"]) for _ in range(8)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert loads == ["a"]
+    with pytest.raises(ValueError, match="there is no model 'c' here: choose one of a, b"):
+        models["c"]
+
+
+def test_a_model_without_figures_has_a_description_and_no_examples(model: VAE, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "mine")
+    models = Models([str(tmp_path / "mine")])
+    assert models.choices() == [("mine", str(tmp_path / "mine"))]
+    assert models.describe(models.names[0]) == "**mine** · 1×28×28 = 784 numbers → **6** → back"
+    assert models.examples(models.names[0]) == []
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_bundled_models_have_ten_labelled_examples(name: str) -> None:
+    examples = Models([name]).examples(name)
+    assert len({label for _, label in examples}) == 10
+    assert {picture.size for picture, _ in examples} == {(28, 28)}

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import small_model
+from torch.distributions import Normal
+
+from vae import VAE, StandardNormal, generate, reconstruct
+from vae.generate import CHUNK, latents
+
+
+def test_the_same_seed_gives_the_same_picture_at_any_batch_size(model: VAE) -> None:
+    together = generate(model, range(64))
+    assert torch.equal(together, generate(model, range(64)))
+    alone = torch.cat([generate(model, [seed]) for seed in range(64)])
+    torch.testing.assert_close(alone, together, atol=1e-6, rtol=0)
+    assert torch.equal(latents(model, [5, 3])[1], latents(model, [3])[0])
+
+
+def test_different_seeds_give_different_pictures(model: VAE) -> None:
+    z = latents(model, range(1000))
+    assert len(z.unique(dim=0)) == 1000
+    assert z.mean().abs() < 0.05
+    assert abs(z.std() - 1) < 0.05
+
+
+def test_temperature_scales_the_latents(model: VAE) -> None:
+    torch.testing.assert_close(latents(model, [1, 2], temperature=0.5), 0.5 * latents(model, [1, 2]))
+    cold = generate(model, [1, 2], temperature=0)
+    torch.testing.assert_close(cold[0], model.decode(torch.zeros(1, 6))[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(cold[0], cold[1], atol=1e-6, rtol=0)
+
+
+def test_another_prior_is_used(model: VAE) -> None:
+    class Point(StandardNormal):
+        def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> torch.Tensor:
+            return torch.full((n, self.latent_dim), 2.0)
+
+    torch.testing.assert_close(generate(model, [0], prior=Point(6)), model.decode(torch.full((1, 6), 2.0)))
+
+
+def test_no_seeds_give_no_pictures(model: VAE) -> None:
+    assert generate(model, []).shape == (0, 1, 28, 28)
+    assert reconstruct(model, torch.empty(0, 1, 28, 28)).shape == (0, 1, 28, 28)
+
+
+def test_more_pictures_than_a_chunk_and_colour() -> None:
+    model = small_model(channels=3, image_size=16)
+    pictures = generate(model, range(CHUNK + 1))
+    assert pictures.shape == (CHUNK + 1, 3, 16, 16)
+    assert not pictures.requires_grad
+    torch.testing.assert_close(pictures[-1:], generate(model, [CHUNK]), atol=1e-6, rtol=0)
+
+
+def test_reconstruct_decodes_the_posterior_mean(model: VAE) -> None:
+    x = torch.rand(3, 1, 28, 28)
+    torch.testing.assert_close(reconstruct(model, x), model.decode(model.encode(x).mean).detach())
+
+
+def test_standard_normal_scores_and_samples() -> None:
+    prior = StandardNormal(5)
+    z = prior.sample(20_000, torch.Generator().manual_seed(0), temperature=2)
+    assert z.shape == (20_000, 5)
+    assert z.std().item() == pytest.approx(2, rel=0.02)
+    torch.testing.assert_close(prior.log_prob(z), Normal(0, 1).log_prob(z).sum(1))
+    assert prior.log_prob(torch.zeros(1, 5)).item() == pytest.approx(-2.5 * math.log(2 * math.pi))

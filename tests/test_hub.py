@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_model
+from safetensors.torch import load_file, save_file
+
+from vae import VAE, VAEConfig, generate
+from vae.hub import bundled_names, load_model, model_card, read_metrics, save_model, write
+
+
+@pytest.fixture
+def folder(model: VAE, tmp_path: Path) -> Path:
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_saved_model_comes_back_to_the_bit(model: VAE, folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    loaded = VAE.from_pretrained(folder)
+    assert not loaded.training
+    assert loaded.config == model.config
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[key]), key
+    assert torch.equal(generate(model, range(8)), generate(loaded, range(8)))
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == (folder / "config.json").stat().st_mode & 0o777
+
+
+def test_a_model_of_another_memory_format_comes_back_too(model: VAE, tmp_path: Path) -> None:
+    model.to(memory_format=torch.channels_last).save_pretrained(tmp_path)
+    x = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(VAE.from_pretrained(tmp_path).encode(x).mean, model.encode(x).mean)
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_bundled_models_are_found_by_name(name: str) -> None:
+    model = VAE.from_pretrained(name)
+    assert generate(model, [0]).shape == (1, 1, 28, 28)
+    metrics = read_metrics(Path("weights") / name)
+    assert metrics["dataset"] == name
+    assert metrics["test"]["scale"] == pytest.approx(model.log_scale.exp().item())
+
+
+def test_the_two_datasets_have_a_bundled_model() -> None:
+    assert {"mnist", "fashion-mnist"} <= set(bundled_names())
+
+
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"there is no model 'fashion': name a folder, .* fashion-mnist, mnist"):
+        VAE.from_pretrained("fashion")
+
+
+def test_a_pickle_is_not_opened(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"holds no model\.safetensors"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"text"', "[" * 100_000, "\xff"])
+def test_a_config_that_is_none_is_refused(folder: Path, content: str) -> None:
+    (folder / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"config\.json(: a config must be a table| is not JSON)"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"widht": 8}, "unknown config key 'widht'"),
+        ({"width": None}, "width must be a whole number from 4 to 512, got None"),
+        ({"width": 10**12}, "width must be a whole number"),
+        ({"width": 512, "depth": 16, "latent_dim": 4096, "image_size": 256}, "together ask for"),
+        ({"likelihood": "../../etc/passwd"}, "likelihood must be one of"),
+        ({"latent_dim": 7}, r"has decoder\.trunk\.0\.weight as torch\.float32 \(\d+, 6\), its config asks for"),
+        ({"depth": 2}, r"(lacks|has) the tensor (decoder|encoder)\.trunk"),
+    ],
+)
+def test_a_hostile_config_is_refused_by_the_name_of_the_field(folder: Path, change: dict, sentence: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=sentence):
+        load_model(folder)
+
+
+def test_a_config_without_a_key_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["likelihood"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="config key 'likelihood' is missing"):
+        load_model(folder)
+
+
+def test_missing_extra_and_wrong_tensors_are_refused(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    for changed, sentence in (
+        ({key: value for key, value in tensors.items() if key != "log_scale"}, "lacks the tensor log_scale"),
+        (tensors | {"extra": torch.zeros(1)}, "has the tensor extra, which the model of its config does not"),
+        (tensors | {"log_scale": torch.zeros(2)}, r"has log_scale as torch\.float32 \(2,\), its config asks for"),
+        (tensors | {"log_scale": torch.zeros((), dtype=torch.float16)}, r"has log_scale as torch\.float16"),
+    ):
+        save_file(changed, weights)
+        with pytest.raises(ValueError, match=sentence):
+            load_model(folder)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "header", "length"])
+def test_broken_weights_are_refused(folder: Path, damage: str) -> None:
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(
+        {
+            "empty": b"",
+            "cut": data[:-100],
+            "header": data[:8] + b"x" + data[9:],
+            "length": (2**62).to_bytes(8, "little") + data[8:],
+        }[damage]
+    )
+    with pytest.raises(ValueError, match=r"model\.safetensors is broken, fetch or train it again"):
+        load_model(folder)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail(part: Path) -> None:
+        part.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_metrics_that_cannot_be_read_are_none(folder: Path) -> None:
+    assert read_metrics(folder) == {}
+    for content in ("{", "[]", "[" * 100_000):
+        (folder / "metrics.json").write_text(content)
+        assert read_metrics(folder) == {}
+
+
+def test_saving_over_a_model_replaces_it(folder: Path) -> None:
+    other = small_model(latent_dim=9)
+    save_model(other, folder)
+    assert load_model(folder).config.latent_dim == 9
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_a_card_is_what_its_metrics_say(name: str) -> None:
+    folder = Path("weights") / name
+    metrics = read_metrics(folder)
+    config = VAEConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card == model_card(name, config, metrics)
+    assert f"{metrics['test']['mse']:.5f}" in card
+    for picture in ("samples.png", "curves.png"):
+        assert (folder / picture).is_file()

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vae.latent import Path, interpolate, slerp
+
+
+@pytest.fixture
+def ends() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(32, generator=generator), torch.randn(32, generator=generator)
+
+
+@pytest.mark.parametrize("path", ["slerp", "lerp"])
+def test_the_ends_are_exact(ends: tuple[torch.Tensor, torch.Tensor], path: Path) -> None:
+    a, b = ends
+    points = interpolate(a, b, torch.linspace(0, 1, 9), path)
+    assert points.shape == (9, 32)
+    assert torch.equal(points[0], a)
+    assert torch.equal(points[-1], b)
+
+
+def test_lerp_is_straight_and_even(ends: tuple[torch.Tensor, torch.Tensor]) -> None:
+    steps = interpolate(*ends, torch.linspace(0, 1, 9), "lerp").diff(dim=0)
+    torch.testing.assert_close(steps, steps[:1].expand_as(steps), atol=1e-5, rtol=1e-4)
+
+
+def test_slerp_stays_on_the_sphere_at_a_steady_angle(ends: tuple[torch.Tensor, torch.Tensor]) -> None:
+    a, b = (3 * torch.nn.functional.normalize(end, dim=0) for end in ends)
+    points = slerp(a, b, torch.linspace(0, 1, 9))
+    torch.testing.assert_close(points.norm(dim=1), torch.full((9,), 3.0))
+    cosines = torch.nn.functional.cosine_similarity(points[:-1], points[1:])
+    torch.testing.assert_close(cosines, cosines[:1].expand(8), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, -1.0, 0.0])
+def test_slerp_along_one_line_is_straight(ends: tuple[torch.Tensor, torch.Tensor], factor: float) -> None:
+    a, t = ends[0], torch.linspace(0, 1, 5)
+    torch.testing.assert_close(slerp(a, factor * a, t), interpolate(a, factor * a, t, "lerp"), atol=1e-4, rtol=1e-3)
+
+
+def test_bad_input_is_refused(ends: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="got 'bezier'"):
+        interpolate(*ends, torch.zeros(1), "bezier")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"one length, got shapes \(32,\) and \(31,\)"):
+        interpolate(ends[0], ends[1][:31], torch.zeros(1))

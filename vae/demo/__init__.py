@@ -1,0 +1,195 @@
+"""The page: one file for each tab, each with its pure handlers first and its layout below; here is what they share."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from vae.data import DATASETS, load_examples
+from vae.hub import find_model, load_model, read_metrics
+from vae.images import to_pil, to_unit
+from vae.model import VAE
+
+MAX_SEED = 2**31 - 1
+
+THEME = gr.themes.Soft(
+    primary_hue="indigo",
+    font=["system-ui", "sans-serif"],  # what the visitor's machine has: no font is fetched from elsewhere
+    font_mono=["ui-monospace", "monospace"],
+)
+# Gradio shows a picture at its own size at the most: 28 pixels would be a stamp.
+CSS = """
+.large img { width: 100% !important; height: 100% !important; object-fit: contain; }
+.large .image-container { padding-top: 2.3rem; box-sizing: border-box; }
+.large .grid-wrap { max-height: none !important; min-height: 0 !important; height: auto !important; }
+.large .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important; grid-auto-rows: auto; }
+.large .caption-label { font-size: 0.7rem; padding: 0 0.3rem; }
+.strip img, .strip button, .strip .image-frame { width: 100% !important; height: auto !important; object-fit: contain; }
+footer { visibility: hidden; }
+"""
+# Browsers smooth what they enlarge, which is right for a photograph and wrong for 28 pixels.
+JS = """() => document.addEventListener("load", ({target}) => {
+    if (target.tagName === "IMG") target.style.imageRendering = target.naturalWidth <= 512 ? "pixelated" : "auto";
+}, true)"""
+
+
+class Models:
+    """The models that the page offers, by name; each is loaded when it is first asked for, once for all visitors."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._lock = threading.Lock()
+        self._loaded: dict[str, VAE] = {}
+
+    def __getitem__(self, name: str) -> VAE:
+        """Return the model called `name`. Raises ValueError if it isn't offered or can't be loaded."""
+        if name not in self.names:
+            raise ValueError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = load_model(name)
+            return self._loaded[name]
+
+    def choices(self) -> list[tuple[str, str]]:
+        """Return what to show and the name of each model: of a folder, the last part of its path is enough."""
+        return [(Path(name).name if Path(name).is_dir() else name, name) for name in self.names]
+
+    def describe(self, name: str) -> str:
+        """Say in a line of Markdown what the model called `name` is."""
+        config = self[name].config
+        metrics = read_metrics(find_model(name))
+        dataset, test = str(metrics.get("dataset")), metrics.get("test")
+        title = DATASETS[dataset].title if dataset in DATASETS else Path(name).name
+        line = (
+            f"**{title}** · {config.channels}×{config.image_size}×{config.image_size} = "
+            f"{config.channels * config.image_size**2:,} numbers → **{config.latent_dim}** → back"
+        )
+        mse = test.get("mse") if isinstance(test, dict) else None
+        return line + (f" · mean squared error on the test set {mse:.4f}" if isinstance(mse, float) else "")
+
+    def examples(self, name: str) -> list[tuple[Image.Image, str]]:
+        """Return a test picture of each class of the model's dataset and its label; empty if none come with us."""
+        dataset = str(read_metrics(find_model(name)).get("dataset"))
+        try:
+            images, labels = load_examples(dataset)
+        except ValueError:
+            return []
+        assert labels is not None
+        first = [int((labels == label).nonzero()[0]) for label in labels.unique()]
+        names = DATASETS[dataset].labels
+        return [(to_pil(to_unit(images[index])), names[int(labels[index])]) for index in first]
+
+
+def upload(label: str, height: int, elem_id: str) -> gr.Image:
+    """Lay out an image input for a file, the webcam or the clipboard, which hands over the path of the file."""
+    image = gr.Image(
+        label=label,
+        type="filepath",
+        format="png",
+        sources=["upload", "webcam", "clipboard"],
+        height=height,
+        buttons=["fullscreen"],
+        elem_id=elem_id,
+        elem_classes="large",
+    )
+    decode = image.preprocess
+
+    def preprocess(payload: Any) -> Any:
+        return payload.path if payload is not None and payload.path else decode(payload)
+
+    # Gradio would open the file itself and, if it is broken or huge, fail in its own words. vae.images reads it better.
+    # On the object, since gradio writes a stub file beside the source of any class that is derived from a component.
+    image.preprocess = preprocess  # type: ignore[method-assign]
+    return image
+
+
+def output(label: str | None, elem_id: str, *, height: int | None = None, elem_classes: str = "large") -> gr.Image:
+    """Lay out a picture that the page shows."""
+    return gr.Image(
+        label=label,
+        show_label=label is not None,
+        format="png",  # gradio's default, WebP, changes small pictures visibly
+        height=height,
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_id=elem_id,
+        elem_classes=elem_classes,
+    )
+
+
+def in_one_sentence(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a handler so that its ValueError is shown to the visitor as the sentence it is."""
+
+    @functools.wraps(handler)
+    def wrapped(*args: Any) -> Any:
+        try:
+            return handler(*args)
+        except ValueError as error:
+            sentence = str(error)
+            raise gr.Error(sentence[:1].upper() + sentence[1:] + ".", print_exception=False) from None
+
+    return wrapped
+
+
+def whole_number(value: float | None, name: str, low: int, high: int) -> int:
+    """Return value as an int. Raises ValueError if it is no whole number from low to high."""
+    if value is None or value not in range(low, high + 1):
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value}")
+    return int(value)
+
+
+def number(value: float | None, name: str, low: float, high: float) -> float:
+    """Return value. Raises ValueError if it is no number from low to high."""
+    if value is None or not low <= value <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {value}")
+    return float(value)
+
+
+def example_gallery(
+    models: Models, page: gr.Blocks, model: gr.Radio, picture: gr.Image, *, first: int, columns: int, elem_id: str
+) -> None:
+    """Lay out a row of examples that fill `picture` when clicked.
+
+    The example at index `first` fills it from the start and whenever the model changes, unless the visitor has put a
+    picture of their own there.
+    """
+    gallery = gr.Gallery(
+        show_label=False,
+        format="png",
+        columns=columns,
+        height="auto",
+        allow_preview=False,
+        object_fit="contain",
+        interactive=False,
+        buttons=[],
+        elem_id=elem_id,
+        elem_classes="large",
+    )
+    is_own = gr.State(False)
+
+    def refresh(model: str, is_own: bool) -> tuple[Any, Any]:
+        examples = models.examples(model)
+        filled = gr.skip() if is_own else examples[first][0] if examples else None
+        return gr.update(value=examples, visible=bool(examples), selected_index=None), filled
+
+    def choose(model: str, event: gr.SelectData) -> tuple[Image.Image, bool]:
+        return models.examples(model)[event.index][0], False
+
+    gr.on(
+        [page.load, model.change],
+        in_one_sentence(refresh),
+        [model, is_own],
+        [gallery, picture],
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    gallery.select(choose, [model], [picture, is_own], api_visibility="private", show_progress="hidden")
+    picture.input(
+        lambda picture: picture is not None, picture, is_own, api_visibility="private", show_progress="hidden"
+    )
