@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -23,8 +24,8 @@ class AppConfig:
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A bundled name, a folder that train.py wrote, or a Hub repo (owner/name); give it several times for several
     models. By default the bundled ones."""
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines in."""
+    host: str | None = None
+    """Address to listen on, by default this machine's own; 0.0.0.0 lets other machines in."""
     port: int | None = None
     """Port to listen on; by default the first free one from 7860 on."""
     share: bool = False
@@ -49,10 +50,17 @@ def main() -> None:
     config = tyro.cli(AppConfig, prog="app.py")
     names = config.model or tuple(bundled_names())
     try:
+        if not names:
+            raise ValueError("no model comes with this copy: name one with --model")
         for name in names:
             read_config(find_model(name))
         if config.port is not None and not 0 < config.port < 65536:
             raise ValueError(f"--port must be from 1 to 65535, got {config.port}")
+        if config.host is not None:
+            try:
+                socket.getaddrinfo(config.host, None)
+            except OSError as error:
+                raise ValueError(f"--host {config.host} is no address of this machine ({error})") from error
         page = build(Models(names))
         page.queue(default_concurrency_limit=2, max_size=100)
         page.launch(

@@ -6,12 +6,14 @@ One loop, on any device and any number of processes that accelerate knows. It le
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import platform
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +28,14 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from vae.data import batches, load_dataset
+from vae.data import DATASETS, batches, load_dataset
 from vae.evaluate import calibrate, evaluate
 from vae.generate import generate, reconstruct
 from vae.hub import METRICS, model_card, save_model, write, write_json
 from vae.images import enlarge, grid, to_unit
-from vae.loss import elbo, optimal_log_scale
+from vae.loss import elbo, mean_error, optimal_log_scale
 from vae.metrics import pca_mse
 from vae.model import VAE, Likelihood, VAEConfig
 
@@ -95,8 +96,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "minutes", "lr"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"--{name} must be a positive number, got {value}")
+            if value is not None and not 0 < value < 1e6:
+                raise ValueError(f"--{name} must be more than 0 and less than a million, got {value}")
         for name in ("batch_size", "evaluations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
@@ -110,6 +111,15 @@ class TrainConfig:
 
 def train(config: TrainConfig) -> None:
     """Train as config says. Raises ValueError, in one sentence, if that is not possible."""
+    spec = DATASETS[config.dataset]
+    model_config = VAEConfig(
+        spec.image_size if config.image_size is None else config.image_size,
+        spec.channels if config.channels is None else config.channels,
+        config.latent_dim,
+        config.width,
+        config.depth,
+        config.likelihood,
+    )
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, dynamo_backend="inductor" if config.compile else "no"
     )
@@ -119,20 +129,19 @@ def train(config: TrainConfig) -> None:
 
     # Data: all of it as bytes on the device; some pictures are held out, to choose the best weights by.
     with accelerator.main_process_first():
-        size = {"image_size": config.image_size, "channels": config.channels}
+        size = {"image_size": model_config.image_size, "channels": model_config.channels}
         images = load_dataset(config.dataset, config.data_dir, "train", **size).images.to(accelerator.device)
         test_images = load_dataset(config.dataset, config.data_dir, "test", **size).images.to(accelerator.device)
     images, held_out = images.tensor_split([-min(MAX_HELD_OUT, math.ceil(len(images) / 10))])
-    batch_size = min(config.batch_size, len(images))
-    if batch_size < accelerator.num_processes:
-        raise ValueError(f"{accelerator.num_processes} processes can't share batches of {batch_size} pictures")
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"--batch-size must be divisible by the {accelerator.num_processes} processes, got {config.batch_size}"
+        )
+    batch_size = min(config.batch_size, len(images) // accelerator.num_processes * accelerator.num_processes)
 
     # Model, optimizer, and the moving average of the weights, which is what is measured and kept.
-    _, channels, image_size, _ = images.shape
-    model_config = VAEConfig(image_size, channels, config.latent_dim, config.width, config.depth, config.likelihood)
-    model: torch.nn.Module = VAE(model_config).to(accelerator.device, memory_format=torch.channels_last)
-    average = AveragedModel(model, multi_avg_fn=follow, use_buffers=True).eval()
-    averaged_model = cast(VAE, average.module)  # copied before accelerate wraps the model: it runs in float32
+    model: torch.nn.Module = VAE(model_config).to(memory_format=torch.channels_last).to(accelerator.device)
+    average = copy.deepcopy(cast(VAE, model)).eval()  # before accelerate wraps the model: it stays in float32
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
     model, optimizer = accelerator.prepare(model, optimizer)
     plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
@@ -140,7 +149,7 @@ def train(config: TrainConfig) -> None:
     results = Results(config, accelerator, model_config, images, held_out, test_images)
     total_steps = max(1, round(config.epochs * (len(images) // batch_size)))
     start, progress = time.monotonic(), 0.0
-    with interruptions() as interrupted, progress_bar(accelerator) as bar:
+    with interruptions(results) as interrupted, progress_bar(accelerator) as bar:
         for step, x in enumerate(shuffled_forever(images, batch_size, config.seed, accelerator), start=1):
             # How far are we, from 0 to 1? The learning rate and the weight of the KL follow.
             if config.minutes is None:
@@ -151,7 +160,9 @@ def train(config: TrainConfig) -> None:
 
             # Encode, sample, decode. The loss is the negative bound, in nats per pixel value.
             output = model(x)
-            bound = elbo(x, output, config.likelihood, beta=beta)
+            error = mean_error(x, output.reconstruction.detach(), config.likelihood)
+            log_scale = optimal_log_scale(accelerator.reduce(error, "mean"), config.likelihood)  # of the whole batch
+            bound = elbo(x, output, config.likelihood, log_scale, beta)
             loss = -bound.total.mean() / x[0].numel()
 
             # Follow the gradient; the average follows the weights.
@@ -159,16 +170,15 @@ def train(config: TrainConfig) -> None:
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
             optimizer.step()
-            average.update_parameters(plain_model)
+            follow(average, plain_model, step)
 
             # Now and then look up. All processes see the same figures, and so take the same turn.
+            if step == 1:
+                start = time.monotonic()  # after the compilation, if there is one
             if step % LOOK_EVERY and (step != total_steps or config.minutes):
                 continue
-            log_scale = optimal_log_scale(x, output.reconstruction, config.likelihood)
             minutes = (time.monotonic() - start) / 60
-            seen = torch.stack(
-                [bound.reconstruction.detach().mean(), bound.kl.detach().mean(), log_scale.detach().exp()]
-            )
+            seen = torch.stack([bound.reconstruction.detach().mean(), bound.kl.detach().mean(), log_scale.exp()])
             clock = torch.tensor([minutes, len(interrupted)], device=seen.device)
             everyone = accelerator.gather(torch.cat([seen, clock])[None])  # (processes, 5)
             reconstruction, kl, scale = everyone[:, :3].mean(0).tolist()
@@ -181,7 +191,7 @@ def train(config: TrainConfig) -> None:
                     )
 
             progress = minutes / config.minutes if config.minutes else step / total_steps
-            images_per_second = step * batch_size / (60 * minutes)
+            images_per_second = (step - 1) * batch_size / (60 * minutes + 1e-9)
             bar.set_postfix_str(
                 f"{images_per_second:,.0f} images/s, ELBO {reconstruction - kl:.1f} = {reconstruction:.1f} - {kl:.1f} "
                 f"nats, σ {scale:.4f}"
@@ -189,7 +199,7 @@ def train(config: TrainConfig) -> None:
             bar.update(min(100, 100 * progress) - bar.n)
             finished = progress >= 1 or stop > 0
             if accelerator.is_main_process and (finished or progress * config.evaluations >= len(results.history) + 1):
-                results.add(averaged_model, step, step * batch_size / len(images), minutes, reconstruction, kl)
+                results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
             if finished:
                 break
     if accelerator.is_main_process:
@@ -204,14 +214,16 @@ def learning_rate(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARMUP) / (1 - WARMUP))))
 
 
-def follow(averages: Any, values: Any, num_averaged: Tensor | int) -> None:
-    """Move the averages a little towards the values, by more in the beginning, when the values are still random."""
-    decay = min(EMA_DECAY, (1 + int(num_averaged)) / (10 + int(num_averaged)))
-    for average, value in zip(averages, values, strict=True):
-        if average.is_floating_point():
-            average.lerp_(value.to(average.dtype), 1 - decay)
-        else:
-            average.copy_(value)  # the counters of the batch normalisations
+@torch.no_grad()
+def follow(average: VAE, model: torch.nn.Module, step: int) -> None:
+    """Move the average a little towards the model, by more in the beginning, when the weights are still random."""
+    decay = min(EMA_DECAY, step / (10 + step))
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    floating = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
+    torch._foreach_lerp_([ours for ours, _ in floating], [theirs for _, theirs in floating], 1 - decay)
+    for ours, theirs in pairs:
+        if not ours.is_floating_point():
+            ours.copy_(theirs)  # the counters of the batch normalisations
 
 
 def shuffled_forever(images: Tensor, batch_size: int, seed: int, accelerator: Accelerator) -> Iterator[Tensor]:
@@ -222,8 +234,8 @@ def shuffled_forever(images: Tensor, batch_size: int, seed: int, accelerator: Ac
 
 
 @contextmanager
-def interruptions() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM instead of dying of them, so that the run can end in order; a second one kills."""
+def interruptions(results: Results) -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of dying of them, so that the run can end in order; a second one ends it."""
     received: list[int] = []
 
     def receive(number: int, frame: object) -> None:
@@ -237,6 +249,8 @@ def interruptions() -> Iterator[list[int]]:
     previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    except KeyboardInterrupt:
+        sys.exit(f"train.py: stopped at once; {results.what_is_kept()}")
     finally:
         restore()
 
@@ -260,6 +274,7 @@ class Results:
         test_images: Tensor,
     ) -> None:
         self.config, self.model_config = config, model_config
+        self.is_main_process = accelerator.is_main_process
         self.images, self.held_out, self.test_images = images, held_out, test_images
         self.folder = config.output or Path("weights") / config.dataset
         self.history: list[dict[str, float]] = []
@@ -267,7 +282,9 @@ class Results:
         self.metrics: dict[str, Any] = {}
         if not accelerator.is_main_process:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)  # now, not after an hour: is there a place to write to?
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder):  # now, not after an hour: may we write here?
+            pass
         self.pca_mse = pca_mse(images, test_images, config.latent_dim)
         self.setting = {
             "command": shlex.join(["python", *sys.argv]),
@@ -286,7 +303,14 @@ class Results:
         """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it."""
         calibrate(model, self.images[:CALIBRATION])
         validation = evaluate(model, self.held_out)
+        reached = validation["reconstruction"] - self.config.beta * validation["kl"]
+        is_best = math.isfinite(reached) and reached >= self.best
+        if is_best:
+            save_model(model, self.folder)  # first of all: whoever launched us may not wait for the rest
         test = evaluate(model, self.test_images)
+        if not math.isfinite(reached + test["elbo"]):
+            tqdm.write(f"epoch {epochs:.1f}, {minutes:.1f} min: the averaged weights give no finite ELBO")
+            return
         self.history.append(
             {
                 "step": step,
@@ -302,10 +326,7 @@ class Results:
             f"{test['kl']:.2f} nats (validation {validation['elbo']:.2f}), MSE {test['mse']:.5f}, "
             f"σ {test['scale']:.4f}, {test['active_units']} active units"
         )
-        reached = validation["reconstruction"] - self.config.beta * validation["kl"]
-        if not math.isfinite(reached):
-            return
-        if reached >= self.best:
+        if is_best:
             self.best = reached
             training = self.setting | {"steps": step, "epochs": epochs, "seconds": 60 * minutes}
             self.metrics = {
@@ -313,15 +334,17 @@ class Results:
                 "test": test | {"pca_mse": self.pca_mse},
                 "training": training,
             }
-            save_model(model, self.folder)
             write(self.folder / "samples.png", self.draw_samples(model).save)
         write(self.folder / "curves.png", self.draw_curves().savefig)
         write_json(self.folder / METRICS, self.metrics | {"history": self.history})
-        card = model_card(self.folder.name, self.model_config, self.metrics)
+        name = self.folder.name if self.config.output is None else self.folder.as_posix()
+        card = model_card(name, self.model_config, self.metrics)
         write(self.folder / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
 
     def what_is_kept(self) -> str:
         """Say in half a sentence what the output folder holds by now."""
+        if not self.is_main_process:
+            return "the first process says what is kept"
         if not self.metrics:
             return f"nothing was written to {self.folder}"
         return (

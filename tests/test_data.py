@@ -160,9 +160,11 @@ def test_processes_share_the_very_batches_of_one(world_size: int) -> None:
         assert torch.equal(whole, torch.cat(parts))
 
 
-def test_fewer_pictures_than_a_batch_make_one_batch() -> None:
-    (batch,) = batches(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), 256, seed=0, epoch=0)
-    assert batch.shape == (10, 1, 2, 2)
+@pytest.mark.parametrize(("batch_size", "world_size"), [(11, 1), (5, 2)])
+def test_batches_that_cannot_be_are_refused(batch_size: int, world_size: int) -> None:
+    images = torch.zeros(10, 1, 2, 2, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"can't share batches of {batch_size} out of 10 pictures"):
+        next(batches(images, batch_size, seed=0, epoch=0, world_size=world_size))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

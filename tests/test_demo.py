@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -158,12 +160,16 @@ def test_a_broken_upload_is_a_sentence_on_the_page(model: VAE, tmp_path: Path) -
 def test_models_are_loaded_once_when_first_asked_for(
     model: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads = []
+    loads: list[str] = []
 
-    def load(name: str) -> VAE:
-        loads.append(name)
+    def load(folder: Path) -> VAE:
+        loads.append(folder.name)
+        time.sleep(0.05)  # as long as the others need to find that it isn't there yet
         return model
 
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vae.demo.load_model", load)
     models = Models(["a", "b"])
     assert loads == []
@@ -183,6 +189,27 @@ def test_a_model_without_figures_has_a_description_and_no_examples(model: VAE, t
     assert models.choices() == [("mine", str(tmp_path / "mine"))]
     assert models.describe(models.names[0]) == "**mine** · 1×28×28 = 784 numbers → **6** → back"
     assert models.examples(models.names[0]) == []
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"dataset": "../examples/mnist", "test": {"mse": 1e300}},
+        {"dataset": "x" * 5000, "test": []},
+        {"dataset": ["mnist"], "test": {"mse": "0.1"}},
+        {"dataset": "folder", "test": None},
+    ],
+)
+def test_a_strangers_metrics_do_no_harm(model: VAE, tmp_path: Path, metrics: dict) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    models = Models([str(tmp_path)])
+    assert "784 numbers → **6** → back" in models.describe(str(tmp_path))
+    assert models.examples(str(tmp_path)) == []
+
+
+def test_models_of_one_name_are_told_apart() -> None:
+    assert Models(["a/out", "b/out"]).choices() == [("a/out", "a/out"), ("b/out", "b/out")]
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

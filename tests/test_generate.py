@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import small_model
@@ -44,6 +45,18 @@ def test_another_prior_is_used(model: VAE) -> None:
 def test_no_seeds_give_no_pictures(model: VAE) -> None:
     assert generate(model, []).shape == (0, 1, 28, 28)
     assert reconstruct(model, torch.empty(0, 1, 28, 28)).shape == (0, 1, 28, 28)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, "1", None])
+def test_a_seed_that_is_none_is_refused(model: VAE, seed: int) -> None:
+    with pytest.raises(ValueError, match="a seed must be a whole number from 0"):
+        generate(model, [seed])
+
+
+def test_seeds_may_come_from_numpy_and_torch(model: VAE) -> None:
+    expected = latents(model, [3, 4])
+    assert torch.equal(latents(model, np.array([3, 4])), expected)
+    assert torch.equal(latents(model, torch.tensor([3, 4])), expected)
 
 
 def test_more_pictures_than_a_chunk_and_colour() -> None:

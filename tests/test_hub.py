@@ -53,6 +53,40 @@ def test_an_unknown_name_is_refused_with_those_there_are() -> None:
         VAE.from_pretrained("fashion")
 
 
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a/b/c", "nul\0"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="there is no model"):
+        VAE.from_pretrained(name)
+
+
+def test_a_folder_that_happens_to_be_called_so_does_not_hide_a_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert VAE.from_pretrained("mnist").config.latent_dim == 32
+
+
+def test_loading_takes_no_random_numbers(folder: Path) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    VAE.from_pretrained(folder)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_values_that_are_not_finite_are_refused(model: VAE, folder: Path) -> None:
+    model.log_scale.fill_(float("nan"))
+    model.save_pretrained(folder)
+    with pytest.raises(ValueError, match="has values in log_scale that are not finite"):
+        load_model(folder)
+
+
+def test_a_loaded_model_can_be_trained_on(folder: Path) -> None:
+    loaded = VAE.from_pretrained(folder)
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
 def test_a_pickle_is_not_opened(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"holds no model\.safetensors"):
@@ -157,6 +191,7 @@ def test_a_card_is_what_its_metrics_say(name: str) -> None:
     config = VAEConfig.from_dict(json.loads((folder / "config.json").read_text()))
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card == model_card(name, config, metrics)
+    assert f'VAE.from_pretrained("{name}")' in card
     assert f"{metrics['test']['mse']:.5f}" in card
     for picture in ("samples.png", "curves.png"):
         assert (folder / picture).is_file()

@@ -26,10 +26,11 @@ def test_lerp_is_straight_and_even(ends: tuple[torch.Tensor, torch.Tensor]) -> N
     torch.testing.assert_close(steps, steps[:1].expand_as(steps), atol=1e-5, rtol=1e-4)
 
 
-def test_slerp_stays_on_the_sphere_at_a_steady_angle(ends: tuple[torch.Tensor, torch.Tensor]) -> None:
-    a, b = (3 * torch.nn.functional.normalize(end, dim=0) for end in ends)
+@pytest.mark.parametrize("lengths", [(3.0, 3.0), (1.0, 5.0)])
+def test_slerp_turns_at_a_steady_angle(ends: tuple[torch.Tensor, torch.Tensor], lengths: tuple[float, float]) -> None:
+    a, b = (length * torch.nn.functional.normalize(end, dim=0) for end, length in zip(ends, lengths, strict=True))
     points = slerp(a, b, torch.linspace(0, 1, 9))
-    torch.testing.assert_close(points.norm(dim=1), torch.full((9,), 3.0))
+    torch.testing.assert_close(points.norm(dim=1), torch.linspace(*lengths, 9))
     cosines = torch.nn.functional.cosine_similarity(points[:-1], points[1:])
     torch.testing.assert_close(cosines, cosines[:1].expand(8), atol=1e-4, rtol=0)
 

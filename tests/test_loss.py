@@ -17,6 +17,7 @@ from vae.loss import (
     kl_divergence,
     laplace_log_likelihood,
     log_likelihood,
+    mean_error,
     optimal_log_scale,
 )
 from vae.model import Likelihood
@@ -61,7 +62,7 @@ def test_bernoulli_is_exact_where_a_sigmoid_would_round() -> None:
 @pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
 def test_no_other_scale_makes_the_batch_more_likely(pair: tuple[Tensor, Tensor], likelihood: Likelihood) -> None:
     x, logits = pair
-    best = optimal_log_scale(x, logits.sigmoid(), likelihood)
+    best = optimal_log_scale(mean_error(x, logits.sigmoid(), likelihood), likelihood)
     highest = log_likelihood(x, logits, likelihood, best).sum()
     for factor in (0.9, 0.98, 1.02, 1.1):
         assert log_likelihood(x, logits, likelihood, best + math.log(factor)).sum() < highest
@@ -70,7 +71,7 @@ def test_no_other_scale_makes_the_batch_more_likely(pair: tuple[Tensor, Tensor],
 @pytest.mark.parametrize("likelihood", get_args(Likelihood))
 def test_a_perfect_reconstruction_is_finite(likelihood: Likelihood) -> None:
     x = torch.rand(2, 1, 16, 16)
-    log_scale = optimal_log_scale(x, x, likelihood)
+    log_scale = optimal_log_scale(mean_error(x, x, likelihood), likelihood)
     assert log_scale.item() == pytest.approx(math.log(ROUNDING_STD) if likelihood in ("gaussian", "laplace") else 0)
     assert log_likelihood(x, torch.logit(x), likelihood, log_scale).isfinite().all()
 
@@ -85,13 +86,33 @@ def test_kl_divergence_agrees_with_torch_distributions_and_sums_over_dimensions(
 @pytest.mark.parametrize("likelihood", get_args(Likelihood))
 def test_elbo_is_its_parts_per_example(model: VAE, likelihood: Likelihood) -> None:
     x = torch.rand(4, 1, 28, 28)
-    output = model(x)
-    bound = elbo(x, output, likelihood, beta=3.0)
+    output, log_scale = model(x), torch.tensor(-1.0)
+    bound = elbo(x, output, likelihood, log_scale, beta=3.0)
     assert bound.total.shape == bound.reconstruction.shape == bound.kl.shape == (4,)
     assert torch.equal(bound.total, bound.reconstruction - 3 * bound.kl)
     assert torch.equal(bound.kl, output.posterior.kl())
-    calibrated = elbo(x, output, likelihood, optimal_log_scale(x, output.reconstruction, likelihood))
-    assert torch.equal(bound.reconstruction, calibrated.reconstruction)
+    assert torch.equal(bound.reconstruction, log_likelihood(x, output.logits, likelihood, log_scale))
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+def test_the_optimal_scale_needs_no_gradient_of_its_own(pair: tuple[Tensor, Tensor], likelihood: Likelihood) -> None:
+    """Rybkin et al. differentiate through it; where the bound is at its maximum in the scale, that adds nothing."""
+    x, logits = pair
+    gradients = []
+    for detach in (False, True):
+        leaf = logits.clone().requires_grad_()
+        log_scale = optimal_log_scale(mean_error(x, leaf.sigmoid(), likelihood), likelihood)
+        log_likelihood(x, leaf, likelihood, log_scale.detach() if detach else log_scale).sum().backward()
+        assert leaf.grad is not None
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-4)  # but for ROUNDING_STD
+
+
+@pytest.mark.parametrize("likelihood", get_args(Likelihood))
+def test_parts_of_equal_size_share_the_scale_of_the_whole(pair: tuple[Tensor, Tensor], likelihood: Likelihood) -> None:
+    x, mean = pair[0], pair[1].sigmoid()
+    parts = torch.stack([mean_error(x[half], mean[half], likelihood) for half in (slice(0, 2), slice(2, 4))])
+    torch.testing.assert_close(parts.mean(), mean_error(x, mean, likelihood))
 
 
 def test_the_bound_is_below_the_log_likelihood_and_tight_for_the_true_posterior() -> None:

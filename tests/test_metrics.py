@@ -15,6 +15,7 @@ from vae.metrics import active_units, bits_per_dimension, pca_mse, psnr
 def test_psnr() -> None:
     assert psnr(0.01) == pytest.approx(20)
     assert psnr(0) == math.inf
+    assert math.isnan(psnr(math.nan))
 
 
 def test_bits_of_a_narrow_gaussian_are_those_of_its_rounded_values() -> None:

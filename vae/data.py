@@ -20,6 +20,7 @@ from torch import Tensor
 from vae.images import open_picture, to_pixels, to_unit
 
 EXAMPLES = Path(__file__).parent / "examples"
+MIN_PICTURES = 10  # in a folder, of which a tenth is test and as much is held out from training
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,10 @@ def load_dataset(
         raise ValueError(f"there is no dataset {name!r}: choose one of {', '.join(DATASETS)}")
     spec = DATASETS[name]
     if name == "folder":
-        images = _load_folder(Path(data_dir), image_size or spec.image_size, channels or spec.channels)
+        size, depth = image_size or spec.image_size, channels or spec.channels
+        images = _load_folder(Path(data_dir), size, depth, report=split == "train")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        test = max(1, len(images) // 10)
+        test = len(images) // 10
         return Pictures(images[order[:test] if split == "test" else order[test:]])
     if image_size not in (None, spec.image_size) or channels not in (None, spec.channels):
         raise ValueError(
@@ -116,7 +118,7 @@ def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
     except (RuntimeError, OSError, AssertionError, ValueError, KeyError, IndexError) as error:  # as torchvision raises
         if all_there:
             raise ValueError(f"the files of {name} are broken: delete them and {put_them}") from error
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{name} is not in {data_dir} and could not be downloaded ({reason}): {put_them}") from error
     count = 60_000 if train else 10_000
     if dataset.data.shape != (count, 28, 28) or len(dataset.targets) != count:
@@ -126,7 +128,7 @@ def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
     return Pictures(dataset.data.unsqueeze(1), dataset.targets)
 
 
-def _load_folder(folder: Path, image_size: int, channels: int) -> Tensor:
+def _load_folder(folder: Path, image_size: int, channels: int, *, report: bool) -> Tensor:
     """Decode every picture under folder once, (N, C, H, W) uint8, and keep the result in folder/.vae-cache."""
     from tqdm import tqdm
 
@@ -154,13 +156,11 @@ def _load_folder(folder: Path, image_size: int, channels: int) -> Tensor:
         broken = [result for result in results if isinstance(result, str)]
         images = np.stack(good) if good else np.empty((0, channels, image_size, image_size), np.uint8)
         _store(cache, images, broken)
-    if broken:
+    if broken and report:
         named = "; ".join(broken[:5]) + (f"; and {len(broken) - 5} more" if len(broken) > 5 else "")
         print(f"{len(broken)} of {len(paths)} files are left out: {named}", file=sys.stderr)
-    if len(images) < 2:
-        raise ValueError(
-            f"{folder} holds {len(images)} readable pictures: at least 2 are needed, for training and test"
-        )
+    if len(images) < MIN_PICTURES:
+        raise ValueError(f"{folder} holds {len(images)} readable pictures: at least {MIN_PICTURES} are needed")
     return torch.from_numpy(images)
 
 
@@ -188,11 +188,14 @@ def batches(
 
     The order depends on seed and epoch alone: `world_size` processes together see the same batches as one would,
     each the part of its rank. Pictures left over after the last whole batch wait for another epoch's order.
+    Raises ValueError if the batch is larger than images or can't be shared equally.
     """
+    if batch_size > len(images) or batch_size % world_size:
+        raise ValueError(f"{world_size} processes can't share batches of {batch_size} out of {len(images)} pictures")
+    share = batch_size // world_size
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-    share = min(batch_size, len(images)) // world_size
-    for batch in order.to(images.device).split(share * world_size):
-        if len(batch) == share * world_size:
+    for batch in order.to(images.device).split(batch_size):
+        if len(batch) == batch_size:
             yield to_unit(images[batch[rank * share : (rank + 1) * share]])
 
 
@@ -202,7 +205,7 @@ def load_examples(name: str) -> Pictures:
     Raises ValueError if none come for that name.
     """
     sheet = EXAMPLES / f"{name}.png"
-    if not sheet.is_file():
+    if name not in DATASETS or not sheet.is_file():
         known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.png")))
         raise ValueError(f"no example pictures come for {name!r}, only for {known}")
     spec = DATASETS[name]

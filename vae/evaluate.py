@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tyro.conf import Positional
 
-from vae.data import load_dataset
+from vae.data import DATASETS, load_dataset
 from vae.hub import find_model, load_model, read_metrics
 from vae.images import to_unit
-from vae.loss import elbo, optimal_log_scale
+from vae.loss import elbo, mean_error, optimal_log_scale
 from vae.metrics import active_units, bits_per_dimension, psnr
 from vae.model import VAE
 
@@ -24,11 +23,12 @@ CHUNK = 500
 def calibrate(model: VAE, images: Tensor) -> None:
     """Set the model's log_scale to what makes images, (N, C, H, W) uint8, most likely: measured once the weights are fixed."""
     generator = torch.Generator(images.device).manual_seed(0)
-    batch_scales = []
+    likelihood = model.config.likelihood
+    error = torch.zeros_like(model.log_scale)
     for part in images.split(CHUNK):
         x = to_unit(part)
-        batch_scales.append(optimal_log_scale(x, model(x, generator).reconstruction, model.config.likelihood))
-    model.log_scale.copy_(torch.stack(batch_scales).mean())
+        error += mean_error(x, model(x, generator).reconstruction, likelihood) * (len(part) / len(images))
+    model.log_scale.copy_(optimal_log_scale(error, likelihood))
 
 
 @torch.no_grad()
@@ -47,8 +47,8 @@ def evaluate(model: VAE, images: Tensor) -> dict[str, Any]:
         x = to_unit(part)
         output = model(x, generator)
         bound = elbo(x, output, likelihood, model.log_scale)
-        sums += torch.stack([value.double().sum() for value in bound]).cpu()
-        squared_error += (model.decode(output.posterior.mode()) - x).double().square().sum().item()
+        sums += torch.stack([value.cpu().double().sum() for value in bound])  # summed there: MPS has no float64
+        squared_error += (model.decode(output.posterior.mode()) - x).square().cpu().double().sum().item()
         means.append(output.posterior.mean.cpu())
     reconstruction, kl, total = (sums / len(images)).tolist()
     mse = squared_error / images.numel()
@@ -65,7 +65,7 @@ def evaluate(model: VAE, images: Tensor) -> dict[str, Any]:
     }
 
 
-def main(model: Positional[str], data_dir: Path = Path("data"), dataset: str | None = None) -> None:
+def main(model: str, data_dir: Path = Path("data"), dataset: str | None = None) -> None:
     """Measure a model on the test set of its dataset and print the figures.
 
     Args:
@@ -74,7 +74,11 @@ def main(model: Positional[str], data_dir: Path = Path("data"), dataset: str | N
         dataset: What to measure on, by default what the model's metrics.json names.
     """
     loaded = load_model(model)
-    name = dataset or str(read_metrics(find_model(model)).get("dataset"))
+    name = dataset or read_metrics(find_model(model)).get("dataset")
+    if name not in DATASETS:
+        raise ValueError(
+            f"{model} doesn't say what it was trained on: name one of {', '.join(DATASETS)} with --dataset"
+        )
     size = {"image_size": loaded.config.image_size, "channels": loaded.config.channels}
     for key, value in evaluate(loaded, load_dataset(name, data_dir, "test", **size).images).items():
         print(f"{key:20} {value:.5f}" if isinstance(value, float) else f"{key:20} {value}")
@@ -84,6 +88,6 @@ if __name__ == "__main__":
     import tyro
 
     try:
-        tyro.cli(main, prog="python -m vae.evaluate")
-    except ValueError as error:
+        tyro.cli(main, prog="python -m vae.evaluate", config=(tyro.conf.PositionalRequiredArgs,))
+    except (ValueError, OSError) as error:
         sys.exit(f"vae.evaluate: {error}")

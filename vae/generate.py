@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 
 import torch
@@ -17,11 +18,17 @@ def latents(
     model: VAE, seeds: Iterable[int], *, prior: StandardNormal | None = None, temperature: float = 1.0
 ) -> Tensor:
     """Draw one latent vector for each seed, (n, D), on the model's device; arguments as in `generate`."""
-    prior = prior or StandardNormal(model.config.latent_dim)
+    prior = StandardNormal(model.config.latent_dim) if prior is None else prior
     # Every seed has a generator of its own, and it runs on the CPU: neither the neighbours nor the device matter.
-    rows = [prior.sample(1, torch.Generator().manual_seed(seed), temperature) for seed in seeds]
+    rows = [prior.sample(1, torch.Generator().manual_seed(_whole(seed)), temperature) for seed in seeds]
     z = torch.cat(rows) if rows else torch.empty(0, model.config.latent_dim)
     return z.to(model.log_scale.device)
+
+
+def _whole(seed: int) -> int:
+    if not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**63:
+        raise ValueError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+    return operator.index(seed)
 
 
 @torch.no_grad()
@@ -38,6 +45,7 @@ def generate(
     """Make one new picture for each seed, (n, C, H, W) in [0, 1]; the model should be in `eval()`.
 
     The same seed gives the same picture, alone or among others.
+    seeds: whole numbers from 0 to 2**63 - 1; anything else raises ValueError.
     prior: where latent vectors are drawn from; None is N(0, I).
     temperature: multiplies the standard deviation of the latents; below 1 pictures get more typical and less varied.
     """

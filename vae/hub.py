@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -27,15 +28,23 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}")) if BUNDLED else []
 
 
+def is_folder(name: str | Path) -> bool:
+    """Tell whether `name` is a folder that is here, whatever string it may be."""
+    try:
+        return bool(str(name)) and Path(name).is_dir()
+    except OSError:  # longer than a path can be
+        return False
+
+
 def find_model(name: str | Path) -> Path:
     """Return the folder that holds the model called `name`: a folder, a bundled name, or a Hub repo "owner/name".
 
     Only a Hub repo makes a network call, and only for the two files that are loaded. Raises ValueError otherwise.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    if BUNDLED and name in bundled_names():
+    if BUNDLED and str(name) in bundled_names():
         return BUNDLED / name
+    if is_folder(name):
+        return Path(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         return _download(str(name))
     raise ValueError(
@@ -51,7 +60,7 @@ def _download(repo_id: str) -> Path:
         for filename in (CONFIG, WEIGHTS):
             path = hf_hub_download(repo_id, filename)
     except (OSError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"{repo_id} is no folder here and could not be had from the Hub: {reason}") from error
     return Path(path).parent
 
@@ -62,7 +71,8 @@ def load_model(name: str | Path) -> VAE:
     Raises ValueError in one sentence if a file is missing, broken, or doesn't fit the config to the letter.
     """
     folder = find_model(name)
-    model = VAE(read_config(folder))
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        model = VAE(read_config(folder))
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder} holds no {WEIGHTS}, and no other kind of file is opened: pickles can run code")
     try:
@@ -80,7 +90,9 @@ def load_model(name: str | Path) -> VAE:
                 f"{folder / WEIGHTS} has {key} as {tensors[key].dtype} {(*tensors[key].shape,)}, "
                 f"its config asks for {expected[key].dtype} {(*expected[key].shape,)}"
             )
-    model.load_state_dict(tensors)
+        if not tensors[key].isfinite().all():
+            raise ValueError(f"{folder / WEIGHTS} has values in {key} that are not finite")
+    model.load_state_dict(tensors, assign=True)
     return model.eval()
 
 
@@ -131,10 +143,22 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def model_card(name: str, config: VAEConfig, metrics: dict[str, Any]) -> str:
-    """Write the README of a model from what is known of it: nothing in it is typed by hand."""
+    """Write the README of the model that `find_model` finds as `name`: nothing in it is typed by hand."""
     test, training = metrics["test"], metrics["training"]
     spec = DATASETS[metrics["dataset"]]
-    bits = f"{test['bits_per_dimension']:.3f}" if test["bits_per_dimension"] is not None else "not a density"
+    rows = {
+        "ELBO": f"{test['elbo']:.2f} nats",
+        "= reconstruction − KL": f"{test['reconstruction']:.2f} − {test['kl']:.2f} nats",
+    }
+    if test["bits_per_dimension"] is not None:
+        rows["bits per pixel value"] = f"{test['bits_per_dimension']:.3f}"
+        rows["calibrated " + ("σ" if config.likelihood == "gaussian" else "b")] = f"{test['scale']:.4f}"
+    rows |= {
+        "squared error of a pixel, from the posterior mean": f"{test['mse']:.5f} ({test['psnr']:.2f} dB)",
+        f"the same of PCA with {config.latent_dim} components": f"{test['pca_mse']:.5f}",
+        "active units": f"{test['active_units']} of {config.latent_dim}",
+    }
+    table = "\n".join(f"| {row} | {value} |" for row, value in rows.items())
     return f"""---
 library_name: unvaelievable
 pipeline_tag: unconditional-image-generation
@@ -142,7 +166,7 @@ license: apache-2.0
 tags: [vae, variational-autoencoder, image-generation]
 ---
 
-# {name}: a variational autoencoder of {spec.title}
+# A variational autoencoder of {spec.title}
 
 ![From top to bottom: test pictures, their reconstructions, and samples from N(0, I)](samples.png)
 
@@ -158,21 +182,15 @@ pictures = generate(model, seeds=range(16))  # (16, {config.channels}, {config.i
 
 | on the {test["pictures"]:,} test pictures | |
 |---|---|
-| ELBO | {test["elbo"]:.2f} nats |
-| = reconstruction − KL | {test["reconstruction"]:.2f} − {test["kl"]:.2f} nats |
-| bits per dimension, at most | {bits} |
-| squared error of a pixel, from the posterior mean | {test["mse"]:.5f} ({test["psnr"]:.2f} dB) |
-| the same of PCA with {config.latent_dim} components | {test["pca_mse"]:.5f} |
-| calibrated σ | {test["scale"]:.4f} |
-| active units | {test["active_units"]} of {config.latent_dim} |
+{table}
 
 Trained by `{training["command"]}`: {training["pictures"]:,} pictures, {training["epochs"]:.1f} epochs,
-{training["seconds"] / 60:.0f} minutes on {training["device"]}, {config.num_parameters:,} parameters,
-likelihood `{config.likelihood}`. Every figure here is from [metrics.json](metrics.json), written by that command;
-the weights are those of the best ELBO on {training["validation_pictures"]:,} pictures held out from training.
+{training["seconds"] / 60:.0f} minutes on {training["device"]}, {config.num_parameters:,} parameters, likelihood
+`{config.likelihood}`. Every figure here is from [metrics.json](metrics.json), which that command wrote. The weights are
+those that did best on {training["validation_pictures"]:,} pictures held out from training.
 
 ![Curves of the training](curves.png)
 
-Data: {spec.title}, {spec.source}, licence {spec.licence}. Weights: Apache-2.0.
-Pictures are {config.image_size}x{config.image_size}; whatever is unlike the training data comes back as what the model knows.
+Data: {spec.title}, {spec.source}, licence {spec.licence}. Weights: Apache-2.0. Pictures are
+{config.image_size}×{config.image_size}; whatever is unlike the training data comes back as what the model knows.
 """

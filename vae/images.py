@@ -58,11 +58,13 @@ def _flatten(picture: Image.Image) -> Image.Image:
     picture.load()
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F" or picture.mode.startswith("I"):
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        values = np.array(picture, dtype=np.float32)
+        np.nan_to_num(values, copy=False)
         # The file doesn't say what is white: take the smallest usual white that nothing exceeds.
         whites = (65535.0,) if picture.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
         white = next((white for white in whites if values.max() <= white), values.max())
-        return Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
+        values *= 255 / white
+        return Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
     if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
@@ -83,7 +85,7 @@ def to_pixels(source: str | Path | Image.Image, image_size: int, channels: int) 
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     picture = picture.crop((left, top, left + side, top + side))
-    picture = picture.resize((image_size, image_size), Image.Resampling.LANCZOS)
+    picture = picture.resize((image_size, image_size), Image.Resampling.HAMMING)  # anti-aliased, without halos
     return torch.from_numpy(np.array(picture)).view(image_size, image_size, channels).permute(2, 0, 1).contiguous()
 
 

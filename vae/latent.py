@@ -18,18 +18,20 @@ def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Walk from a to b at a steady angle, as along a great circle; shapes and ends as in `lerp`.
+    """Turn from a to b at a steady angle while the length changes evenly; shapes and ends as in `lerp`.
 
     In many dimensions nearly all of N(0, I) lies in a thin shell around the origin, which a straight line cuts short
     and this one follows (Shoemake 1985; White 2016, "Sampling Generative Networks"). Where a and b lie on one line
-    through the origin there is no such circle, and the walk is straight.
+    through the origin there is no one way to turn, and the walk is straight.
     """
-    cosine = torch.nn.functional.cosine_similarity(a, b, dim=0)
+    lengths = a.norm(), b.norm()
+    cosine = torch.dot(a, b) / (lengths[0] * lengths[1])
     angle = torch.acos(cosine.clamp(-1, 1))
-    if not PARALLEL < angle < torch.pi - PARALLEL or not a.any() or not b.any():
+    if not PARALLEL < angle < torch.pi - PARALLEL:  # also where a or b is zero, and the angle not a number
         return lerp(a, b, t)
     t = t[:, None]
-    between = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+    direction = (torch.sin((1 - t) * angle) * a / lengths[0] + torch.sin(t * angle) * b / lengths[1]) / torch.sin(angle)
+    between = torch.lerp(*lengths, t) * direction
     return torch.where(t == 0, a, torch.where(t == 1, b, between))
 
 

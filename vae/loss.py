@@ -58,17 +58,25 @@ def log_likelihood(x: Tensor, logits: Tensor, likelihood: Likelihood, log_scale:
     raise ValueError(f"likelihood must be gaussian, laplace, bernoulli or mse, got {likelihood!r}")
 
 
-def optimal_log_scale(x: Tensor, mean: Tensor, likelihood: Likelihood) -> Tensor:
-    """Compute the log_scale under which the whole batch is most likely, a scalar: Rybkin et al. 2021, equation 6.
+def mean_error(x: Tensor, mean: Tensor, likelihood: Likelihood) -> Tensor:
+    """Compute what the best scale is made of, a scalar: the mean squared error, for `laplace` the mean absolute error.
+
+    The mean over parts of equal size is that of the whole, which is how several processes or chunks share one scale.
+    """
+    return (x - mean).abs().mean() if likelihood == "laplace" else (x - mean).square().mean()
+
+
+def optimal_log_scale(error: Tensor, likelihood: Likelihood) -> Tensor:
+    """Compute the log_scale that makes pictures of that `mean_error` most likely: Rybkin et al. 2021, equation 6.
 
     For `gaussian` the logarithm of the root mean squared error, for `laplace` of the mean absolute error, for the
-    others, which have no scale, 0. Differentiable.
+    others, which have no scale, 0.
     """
     if likelihood == "gaussian":
-        return 0.5 * torch.log((x - mean).square().mean() + ROUNDING_STD**2)
+        return 0.5 * torch.log(error + ROUNDING_STD**2)
     if likelihood == "laplace":
-        return torch.log((x - mean).abs().mean() + ROUNDING_STD)
-    return x.new_zeros(())
+        return torch.log(error + ROUNDING_STD)
+    return torch.zeros_like(error)
 
 
 def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -84,16 +92,13 @@ class ELBO(NamedTuple):
     total: Tensor
 
 
-def elbo(
-    x: Tensor, output: VAEOutput, likelihood: Likelihood, log_scale: Tensor | None = None, beta: float = 1.0
-) -> ELBO:
+def elbo(x: Tensor, output: VAEOutput, likelihood: Likelihood, log_scale: Tensor, beta: float = 1.0) -> ELBO:
     """Compute the evidence lower bound of pictures x, (B, C, H, W) in [0, 1], from one pass through the model.
 
-    log_scale: the model's, to evaluate it; None calibrates it on this batch, to train.
+    log_scale: the model's own, to evaluate; `optimal_log_scale` of the batch, to train. No gradient need flow through
+        the latter: at the optimum the bound does not change with the scale.
     beta: weight of the KL; anything but 1 is no longer a bound on log p(x) (Higgins et al. 2017, "beta-VAE").
     """
-    if log_scale is None:
-        log_scale = optimal_log_scale(x, output.reconstruction, likelihood)
     reconstruction = log_likelihood(x, output.logits, likelihood, log_scale)
     kl = output.posterior.kl()
     return ELBO(reconstruction, kl, reconstruction - beta * kl)

@@ -139,7 +139,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Map pictures to the mean and the log-variance of their posterior, (B, C, H, W) -> 2 x (B, D)."""
+    """Map pictures, (B, C, H, W), to their posterior: two heads give its mean and its log-variance, (B, D) each."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -157,11 +157,13 @@ class Encoder(nn.Module):
         self.mean = nn.Linear(features, config.latent_dim)
         self.logvar = nn.Linear(features, config.latent_dim)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> DiagonalGaussian:
         features = self.trunk(x)  # (B, F)
         # In float32 whatever the trunk ran in: exp(logvar) and the KL are where half precision overflows.
         mean, logvar = self.mean(features).float(), self.logvar(features).float()  # (B, D) each
-        return mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND)  # smooth, so that the gradient never dies
+        return DiagonalGaussian(
+            mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND)
+        )  # smooth: no edge stops learning
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ class VAE(nn.Module):
         expected = (self.config.channels, self.config.image_size, self.config.image_size)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ValueError(f"expected pictures of shape (batch, {', '.join(map(str, expected))}), got {(*x.shape,)}")
-        return DiagonalGaussian(*self.encoder(x))
+        return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the pictures in [0, 1], (B, C, H, W), of latent vectors z, (B, D). Raises ValueError on another shape."""

@@ -31,6 +31,7 @@ CSS = """
 .large .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important; grid-auto-rows: auto; }
 .large .caption-label { font-size: 0.7rem; padding: 0 0.3rem; }
 .strip img, .strip button, .strip .image-frame { width: 100% !important; height: auto !important; object-fit: contain; }
+@media (max-width: 640px) { .large .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)) !important; } }
 footer { visibility: hidden; }
 """
 # Browsers smooth what they enlarge, which is right for a photograph and wrong for 28 pixels.
@@ -45,25 +46,30 @@ class Models:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
         self._lock = threading.Lock()
-        self._loaded: dict[str, VAE] = {}
+        self._loaded: dict[str, tuple[VAE, dict[str, Any]]] = {}
 
     def __getitem__(self, name: str) -> VAE:
         """Return the model called `name`. Raises ValueError if it isn't offered or can't be loaded."""
+        return self._load(name)[0]
+
+    def _load(self, name: str) -> tuple[VAE, dict[str, Any]]:
         if name not in self.names:
             raise ValueError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = load_model(name)
+                folder = find_model(name)
+                self._loaded[name] = load_model(folder), read_metrics(folder)
             return self._loaded[name]
 
     def choices(self) -> list[tuple[str, str]]:
-        """Return what to show and the name of each model: of a folder, the last part of its path is enough."""
-        return [(Path(name).name if Path(name).is_dir() else name, name) for name in self.names]
+        """Return what to show and the name of each model: the last part of its path, if that tells them apart."""
+        short = [Path(name).name for name in self.names]
+        return list(zip(short if len(set(short)) == len(short) else self.names, self.names, strict=True))
 
     def describe(self, name: str) -> str:
         """Say in a line of Markdown what the model called `name` is."""
-        config = self[name].config
-        metrics = read_metrics(find_model(name))
+        model, metrics = self._load(name)
+        config = model.config
         dataset, test = str(metrics.get("dataset")), metrics.get("test")
         title = DATASETS[dataset].title if dataset in DATASETS else Path(name).name
         line = (
@@ -71,11 +77,12 @@ class Models:
             f"{config.channels * config.image_size**2:,} numbers → **{config.latent_dim}** → back"
         )
         mse = test.get("mse") if isinstance(test, dict) else None
-        return line + (f" · mean squared error on the test set {mse:.4f}" if isinstance(mse, float) else "")
+        known = isinstance(mse, float) and 0 <= mse <= 1
+        return line + (f" · mean squared error on the test set {mse:.4f}" if known else "")
 
     def examples(self, name: str) -> list[tuple[Image.Image, str]]:
         """Return a test picture of each class of the model's dataset and its label; empty if none come with us."""
-        dataset = str(read_metrics(find_model(name)).get("dataset"))
+        dataset = str(self._load(name)[1].get("dataset"))
         try:
             images, labels = load_examples(dataset)
         except ValueError:
@@ -139,7 +146,7 @@ def in_one_sentence(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 def whole_number(value: float | None, name: str, low: int, high: int) -> int:
     """Return value as an int. Raises ValueError if it is no whole number from low to high."""
-    if value is None or value not in range(low, high + 1):
+    if value is None or not low <= value <= high or value != int(value):
         raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value}")
     return int(value)
 
@@ -190,6 +197,4 @@ def example_gallery(
         show_progress="hidden",
     )
     gallery.select(choose, [model], [picture, is_own], api_visibility="private", show_progress="hidden")
-    picture.input(
-        lambda picture: picture is not None, picture, is_own, api_visibility="private", show_progress="hidden"
-    )
+    picture.input(lambda: True, None, is_own, api_visibility="private", show_progress="hidden")

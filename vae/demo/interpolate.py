@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
 import gradio as gr
@@ -18,12 +19,18 @@ from vae.model import VAE
 MAX_STEPS = 16
 
 
-@torch.no_grad()
 def end_point(model: VAE, picture: str | None, seed: int) -> Tensor:
     """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed."""
     if picture is None:
         return latents(model, [whole_number(seed, "the seed", 0, MAX_SEED)])[0]
-    x = to_tensor(picture, model.config.image_size, model.config.channels)
+    return encode_file(model, picture)
+
+
+@lru_cache(maxsize=256)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
+@torch.no_grad()
+def encode_file(model: VAE, path: str) -> Tensor:
+    """Return the posterior mean, (D,), of the picture in a file."""
+    x = to_tensor(path, model.config.image_size, model.config.channels)
     return model.encode(x[None]).mode()[0]
 
 
@@ -63,7 +70,7 @@ def interpolate_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
                     picture = upload(name, 320, f"interpolate-{name.lower()}")
                     seed = gr.Number(
                         first,
-                        label=f"{name} from a seed, where there is no picture",
+                        label=f"{name} from a seed, if there is no picture",
                         precision=0,
                         minimum=0,
                         maximum=MAX_SEED,
@@ -83,16 +90,15 @@ def interpolate_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
                     with gr.Column():
                         here = output("On the way from A to B", "interpolate-here", height=320)
                         t = gr.Slider(0, 1, 0.5, step=0.01, label="t", info="A at 0, B at 1", elem_id="interpolate-t")
+                        steps = gr.Slider(2, MAX_STEPS, 9, step=1, label="Steps", elem_id="interpolate-steps")
+                        path = gr.Radio(
+                            ["slerp", "lerp"],
+                            value="slerp",
+                            label="Path",
+                            info="along a great circle, or straight",
+                            elem_id="interpolate-path",
+                        )
         strip = output(None, "interpolate-strip", elem_classes="strip")
-        with gr.Row():
-            steps = gr.Slider(2, MAX_STEPS, 9, step=1, label="Steps", elem_id="interpolate-steps")
-            path = gr.Radio(
-                ["slerp", "lerp"],
-                value="slerp",
-                label="Path",
-                info="along a great circle, or straight",
-                elem_id="interpolate-path",
-            )
 
         def handle(
             model: str,

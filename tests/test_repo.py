@@ -1,0 +1,80 @@
+"""What surrounds the code: the package that is built, the requirements, the README."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import requires, version
+from pathlib import Path
+
+from huggingface_hub import metadata_load
+from packaging.requirements import Requirement
+
+README = Path("README.md").read_text(encoding="utf-8")
+
+
+def test_an_installed_wheel_carries_its_weights_and_examples(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
+    assert not [name for name in names if name.startswith("tests/") or re.search(r"\.(bin|pt|pth|ckpt|pkl)$", name)]
+    code = (
+        "import vae, vae.data; print(vae.__file__);"
+        "print(vae.VAE.from_pretrained('mnist').config.latent_dim, len(vae.data.load_examples('mnist').images))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(tmp_path / "installed" / "vae" / "__init__.py"), "32", "240"]
+
+
+def test_requirements_are_the_package_with_its_demo_and_training() -> None:
+    wanted = set()
+    for line in requires("unvaelievable") or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in ("demo", "train")):
+            wanted.add(f"{requirement.name}{requirement.specifier}")
+    lines = Path("requirements.txt").read_text().splitlines()
+    listed = {str(Requirement(line)) for line in lines if line and not line.startswith("#")}
+    assert listed == wanted
+
+
+def test_the_front_matter_is_what_a_space_takes() -> None:
+    front = metadata_load("README.md")
+    assert front is not None
+    assert front["sdk"] == "gradio"
+    assert front["sdk_version"] == version("gradio")
+    assert Path(front["app_file"]).is_file()
+    assert len(front["short_description"]) <= 60
+    assert front["license"] == "apache-2.0"
+
+
+def test_the_readme_points_at_files_that_exist() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert link.startswith("https://") or Path(link).exists(), link
+
+
+def test_the_readmes_figures_are_those_of_the_metrics() -> None:
+    for name in ("mnist", "fashion-mnist"):
+        test = json.loads((Path("weights") / name / "metrics.json").read_text())["test"]
+        row = next(line for line in README.splitlines() if line.startswith(f"| {name} "))
+        for figure in (f"{test['mse']:.5f}", f"{test['pca_mse']:.5f}", f"{test['elbo']:.1f}"):
+            assert figure in row
+
+
+def test_the_readmes_code_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = next(block for block in blocks if "from vae import" in block)
+    code += "print(pictures.shape == again.shape == (16, 1, 28, 28))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
