@@ -198,7 +198,7 @@ def train(config: TrainConfig) -> None:
             )
             bar.update(min(100, 100 * progress) - bar.n)
             finished = progress >= 1 or stop > 0
-            if accelerator.is_main_process and (finished or progress * config.evaluations >= len(results.history) + 1):
+            if accelerator.is_main_process and (finished or progress * config.evaluations >= results.count + 1):
                 results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
             if finished:
                 break
@@ -277,6 +277,7 @@ class Results:
         self.is_main_process = accelerator.is_main_process
         self.images, self.held_out, self.test_images = images, held_out, test_images
         self.folder = config.output or Path("weights") / config.dataset
+        self.count = 0
         self.history: list[dict[str, float]] = []
         self.best = -math.inf
         self.metrics: dict[str, Any] = {}
@@ -301,6 +302,7 @@ class Results:
 
     def add(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> None:
         """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it."""
+        self.count += 1
         calibrate(model, self.images[:CALIBRATION])
         validation = evaluate(model, self.held_out)
         reached = validation["reconstruction"] - self.config.beta * validation["kl"]

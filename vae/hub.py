@@ -186,8 +186,8 @@ pictures = generate(model, seeds=range(16))  # (16, {config.channels}, {config.i
 
 Trained by `{training["command"]}`: {training["pictures"]:,} pictures, {training["epochs"]:.1f} epochs,
 {training["seconds"] / 60:.0f} minutes on {training["device"]}, {config.num_parameters:,} parameters, likelihood
-`{config.likelihood}`. Every figure here is from [metrics.json](metrics.json), which that command wrote. The weights are
-those that did best on {training["validation_pictures"]:,} pictures held out from training.
+`{config.likelihood}`. The weights are those that did best on {training["validation_pictures"]:,} pictures held out from
+training. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
 
 ![Curves of the training](curves.png)
 

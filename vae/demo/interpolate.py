@@ -113,29 +113,19 @@ def interpolate_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
             return walk(models[model], picture_a, seed_a, picture_b, seed_b, t, steps, cast(Path, path))
 
         inputs = [model, *ends, t, steps, path]
+        quietly = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
 
-        def slide(*values: Any) -> Image.Image:
-            # The strip stays as it is: no need to decode more of it than its ends.
+        def show_here(*values: Any) -> Image.Image:
+            # Of the strip, which is another event's, no more than its ends need be decoded.
             few: list[Any] = [
                 2 if component is steps else value for component, value in zip(inputs, values, strict=True)
             ]
             return handle(*few)[0]
 
-        gr.on(
-            [model.change, *(end.change for end in ends), steps.change, path.change],
-            in_one_sentence(handle),
-            inputs,
-            [here, strip],
-            api_name="interpolate",
-            trigger_mode="always_last",
-            show_progress="hidden",
-        )
-        t.input(
-            in_one_sentence(slide),
-            inputs,
-            here,
-            queue=False,
-            api_visibility="private",
-            trigger_mode="always_last",
-            show_progress="hidden",
-        )
+        # One event for each picture: so no answer that was asked for before t moved can arrive after the one to t.
+        changes = [model.change, *(end.change for end in ends), path.change]
+        gr.on([*changes, t.input], in_one_sentence(show_here), inputs, here, queue=False, **quietly)
+        gr.on([*changes, steps.change], in_one_sentence(lambda *values: handle(*values)[1]), inputs, strip, **quietly)
+        # And both at once for the API.
+        both = gr.Button(visible=False)
+        both.click(in_one_sentence(handle), inputs, [here, strip], api_name="interpolate")
