@@ -44,6 +44,7 @@ EMA_DECAY = 0.999  # the weights that are kept are an average over about the las
 MAX_GRAD_NORM = 1.0
 MAX_HELD_OUT = 2000  # training pictures set aside to choose the best weights by: a tenth of them, at most so many
 CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
+MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run may take
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
 COLUMNS = 16  # pictures in a row of samples.png
 
@@ -91,7 +92,7 @@ class TrainConfig:
     """Compile the model with torch.compile: a minute at the start, then faster steps on most GPUs. On a CPU it needs a
     C++ compiler and seldom pays."""
     evaluations: int = 10
-    """How often to measure and save in the course of the run."""
+    """How often to measure and save in the course of the run, if that takes no more than a tenth of the time."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "minutes", "lr"):
@@ -198,7 +199,7 @@ def train(config: TrainConfig) -> None:
             )
             bar.update(min(100, 100 * progress) - bar.n)
             finished = progress >= 1 or stop > 0
-            if accelerator.is_main_process and (finished or progress * config.evaluations >= results.count + 1):
+            if accelerator.is_main_process and (finished or results.are_due(progress, minutes)):
                 results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
             if finished:
                 break
@@ -277,7 +278,7 @@ class Results:
         self.is_main_process = accelerator.is_main_process
         self.images, self.held_out, self.test_images = images, held_out, test_images
         self.folder = config.output or Path("weights") / config.dataset
-        self.count = 0
+        self.count, self.minutes = 0, 0.0  # how often was measured, and how long that took
         self.history: list[dict[str, float]] = []
         self.best = -math.inf
         self.metrics: dict[str, Any] = {}
@@ -302,7 +303,12 @@ class Results:
 
     def add(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> None:
         """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it."""
+        began = time.monotonic()
+        self._measure(model, step, epochs, minutes, reconstruction, kl)
         self.count += 1
+        self.minutes += (time.monotonic() - began) / 60
+
+    def _measure(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> None:
         calibrate(model, self.images[:CALIBRATION])
         validation = evaluate(model, self.held_out)
         reached = validation["reconstruction"] - self.config.beta * validation["kl"]
@@ -342,6 +348,10 @@ class Results:
         name = self.folder.name if self.config.output is None else self.folder.as_posix()
         card = model_card(name, self.model_config, self.metrics)
         write(self.folder / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+
+    def are_due(self, progress: float, minutes: float) -> bool:
+        """Tell whether to measure now: as often as was asked for, as long as that takes a tenth of the run at most."""
+        return progress * self.config.evaluations >= self.count + 1 and self.minutes <= MAX_MEASURING * minutes
 
     def what_is_kept(self) -> str:
         """Say in half a sentence what the output folder holds by now."""
