@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from vae.data import DATASETS
 from vae.model import VAE, VAEConfig
 
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
+HEADER_BYTES = 1_000_000  # more than the header of a safetensors file of ours
 # In a checkout weights/ lies beside the package, in an installed wheel inside it.
 BUNDLED = next(
     (p for p in (Path(__file__).parent / "weights", Path(__file__).parents[1] / "weights") if p.is_dir()), None
@@ -36,41 +38,100 @@ def is_folder(name: str | Path) -> bool:
         return False
 
 
-def find_model(name: str | Path) -> Path:
-    """Return the folder that holds the model called `name`: a folder, a bundled name, or a Hub repo "owner/name".
+def find_model(name: str | Path, **hub_options: Any) -> Path:
+    """Return the folder that holds the model called `name`: a bundled name, a folder, or a Hub repo "owner/name".
 
-    Only a Hub repo makes a network call, and only for the two files that are loaded. Raises ValueError otherwise.
+    Only a Hub repo makes a network call; hub_options are those of `download`. Raises ValueError in one sentence.
     """
     if BUNDLED and str(name) in bundled_names():
         return BUNDLED / name
     if is_folder(name):
         return Path(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
-        return _download(str(name))
+        return download(str(name), **hub_options)
     raise ValueError(
         f"there is no model {str(name)!r}: name a folder, a Hub repo (owner/name) or one of {', '.join(bundled_names())}"
     )
 
 
-def _download(repo_id: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HFValidationError
+def download(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """Fetch a model from the Hub into the cache and return its folder there; the options are hf_hub_download's.
 
+    It asks for config.json, model.safetensors and metrics.json, all of one commit, and for nothing that could run code.
+    The config is checked before the weights are asked for, and the size of the weights before they are fetched.
+    Raises ValueError in one sentence if something is wrong with the repo, the network or the disk.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+    from huggingface_hub.utils import httpx
+
+    def is_cached(filename: str) -> bool:  # or known to be missing from the repo
+        return try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=folder.name) is not None
+
+    where = f"{repo_id} at {revision}" if revision else repo_id
+    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     try:
-        for filename in (CONFIG, WEIGHTS):
-            path = hf_hub_download(repo_id, filename)
-    except (OSError, HFValidationError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{repo_id} is no folder here and could not be had from the Hub: {reason}") from error
-    return Path(path).parent
+        config = hf_hub_download(repo_id, CONFIG, revision=revision, force_download=force_download, **options)
+        folder = Path(config).parent
+        with torch.device("meta"):
+            most = sum(tensor.nbytes for tensor in VAE(read_config(folder)).state_dict().values()) + HEADER_BYTES
+        options["revision"] = folder.name  # the commit: whatever is pushed meanwhile, the files fit together
+        if force_download or not is_cached(WEIGHTS):
+            size = hf_hub_download(repo_id, WEIGHTS, dry_run=True, **options).file_size
+            if size is None or size > most:
+                raise ValueError(f"{where} has weights of {size} bytes, and its config explains {most} at most")
+            hf_hub_download(repo_id, WEIGHTS, force_download=force_download, **options)
+        if force_download or not is_cached(METRICS):
+            with contextlib.suppress(EntryNotFoundError):  # it may be missing, or out of reach
+                hf_hub_download(repo_id, METRICS, force_download=force_download, **options)
+    except (OSError, HFValidationError, RuntimeError, httpx.HTTPError) as error:
+        raise ValueError(f"{where} could not be had: {_reason(error)}") from error
+    return folder
 
 
-def load_model(name: str | Path) -> VAE:
+def _reason(error: Exception) -> str:
+    """Say in a few words what was wrong, and what to do; nothing of the request is repeated, it may hold a token."""
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return "its owner lets in only who has accepted its conditions: do so on its page, then `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repo, or not for everybody: check the name, or log in with `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such revision"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return f"it lacks {CONFIG} or {WEIGHTS}, and nothing else is loaded: pickles can run code"
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set and it is not in the cache"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "it is not in the cache, and the Hub can't be reached: check the network"
+    if isinstance(error, errors.HFValidationError):
+        return "that is no name of a repo"
+    if status == 401:
+        return "the Hub doesn't know this token: `hf auth login` with another"
+    if status == 403:
+        return "this token may not read it"
+    if status is not None:
+        return f"the Hub answered {status}: try again later"
+    trouble = error.strerror if isinstance(error, OSError) else None  # "No space left on device", for one
+    return trouble or f"the connection broke ({type(error).__name__}): try again"
+
+
+def load_model(name: str | Path, **hub_options: Any) -> VAE:
     """Load the model that `find_model` finds, on the CPU and in `eval()`.
 
     Raises ValueError in one sentence if a file is missing, broken, or doesn't fit the config to the letter.
     """
-    folder = find_model(name)
+    folder = find_model(name, **hub_options)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         model = VAE(read_config(folder))
     if not (folder / WEIGHTS).is_file():

@@ -294,15 +294,32 @@ class VAE(nn.Module):
         return VAEOutput(torch.sigmoid(logits), posterior, z, logits)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> VAE:
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> VAE:
         """Load a model, ready for use (`eval()`): a folder, a bundled name ("fashion-mnist") or a Hub repo ("owner/name").
 
-        Reads config.json and model.safetensors, nothing that could run code. Raises ValueError in one sentence if the
-        model can't be had or its files don't fit together.
+        Reads config.json and model.safetensors, nothing that could run code. The options are for Hub repos, and those
+        of `huggingface_hub.hf_hub_download`. Raises ValueError in one sentence if the model can't be had or its files
+        don't fit together.
         """
         from vae.hub import load_model  # here, not above: the hub builds on the model, not the model on the hub
 
-        return load_model(name)
+        return load_model(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into folder, creating it if need be."""
