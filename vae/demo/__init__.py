@@ -31,7 +31,7 @@ CSS = """
 .large .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important; grid-auto-rows: auto; }
 .large .caption-label { font-size: 0.7rem; padding: 0 0.3rem; }
 .strip img, .strip button, .strip .image-frame { width: 100% !important; height: auto !important; object-fit: contain; }
-@media (max-width: 640px) { .large .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)) !important; } }
+@media (max-width: 640px) { .large .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; } }
 footer { visibility: hidden; }
 """
 # Browsers smooth what they enlarge, which is right for a photograph and wrong for 28 pixels.
