@@ -372,7 +372,7 @@ class Results:
         return enlarge(sheet, 2 * max(sheet.size))
 
     def draw_curves(self) -> Figure:
-        """Draw how the bound, its parts, and the scale went."""
+        """Draw how the bound, the KL divergence and the error went."""
         epochs = [row["epochs"] for row in self.history]
         figure = Figure(figsize=(11, 3.2), layout="constrained")
         panels = figure.subplots(1, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: tests make no network call
 
@@ -15,9 +16,9 @@ from vae.data import load_examples
 from vae.images import to_unit
 
 
-def small_model(**changes: object) -> VAE:
+def small_model(**changes: Any) -> VAE:
     """Make an untrained model whose batch normalisations have seen data, as a trained one's have."""
-    config = VAEConfig(**({"width": 8, "depth": 1, "latent_dim": 6} | changes))  # type: ignore[arg-type]
+    config = VAEConfig(**{"width": 8, "depth": 1, "latent_dim": 6} | changes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = VAE(config)

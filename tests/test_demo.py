@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,9 +113,9 @@ def test_a_walk_begins_and_ends_where_it_should(model: VAE, sneaker: str, sneake
         (0, 0.5, 5, "bezier"),
     ],
 )
-def test_a_walk_refuses_bad_input(model: VAE, seed: int, t: float, steps: int, path: str) -> None:
+def test_a_walk_refuses_bad_input(model: VAE, seed: Any, t: Any, steps: int, path: Any) -> None:
     with pytest.raises(ValueError, match="must be"):
-        walk(model, None, seed, None, 1, t, steps, path)  # type: ignore[arg-type]
+        walk(model, None, seed, None, 1, t, steps, path)
 
 
 def uploads() -> dict[str, Image.Image]:

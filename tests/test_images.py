@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from PIL import Image
 from vae.images import MAX_PIXELS, enlarge, grid, open_picture, to_pil, to_tensor, to_uint8, to_unit
 
 
-def save(picture: Image.Image, path: Path, **options: object) -> Path:
-    picture.save(path, **options)  # type: ignore[arg-type]
+def save(picture: Image.Image, path: Path, **options: Any) -> Path:
+    picture.save(path, **options)
     return path
 
 

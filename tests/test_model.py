@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import small_model
@@ -31,9 +33,9 @@ from vae.model import LOGVAR_BOUND, MAX_PARAMETERS, DiagonalGaussian, reparamete
         ("likelihood", ["gaussian"]),
     ],
 )
-def test_config_refuses_a_bad_value_by_its_name(field: str, value: object) -> None:
+def test_config_refuses_a_bad_value_by_its_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field) as caught:
-        VAEConfig(**{field: value})  # type: ignore[arg-type]
+        VAEConfig(**{field: value})
     assert str(value) in str(caught.value)
 
 

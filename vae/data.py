@@ -83,15 +83,16 @@ def load_dataset(
     """Load a split of the dataset called `name` in DATASETS from the files in data_dir.
 
     mnist, fashion-mnist: torchvision's files, downloaded if they are missing and there is a network.
-    folder: every picture under data_dir, cut to squares of image_size; every tenth, chosen by a fixed seed, is test.
+    folder: every picture under data_dir, cut to squares of image_size; a tenth, chosen by a fixed seed, is test.
     Raises ValueError in one sentence that says what is missing and what to do.
     """
     if name not in DATASETS:
         raise ValueError(f"there is no dataset {name!r}: choose one of {', '.join(DATASETS)}")
     spec = DATASETS[name]
     if name == "folder":
-        size, depth = image_size or spec.image_size, channels or spec.channels
-        images = _load_folder(Path(data_dir), size, depth, report=split == "train")
+        image_size = spec.image_size if image_size is None else image_size
+        channels = spec.channels if channels is None else channels
+        images = _load_folder(Path(data_dir), image_size, channels, report=split == "train")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         test = len(images) // 10
         return Pictures(images[order[:test] if split == "test" else order[test:]])

@@ -36,22 +36,18 @@ def open_picture(source: str | Path | Image.Image) -> Image.Image:
         return _flatten(source)
     try:
         with Image.open(source) as picture:
-            too_large = picture.width * picture.height > MAX_PIXELS
-            if not too_large:
-                return _flatten(picture)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return _flatten(picture)
     except FileNotFoundError:
         raise ValueError(f"there is no file {source}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        too_large = True
+        most = f"{MAX_PIXELS // 1_000_000} million pixels"
+        raise ValueError(f"{Path(source).name} has more than {most}: make it smaller first") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"{Path(source).name} is not a picture in a known format: use PNG, JPEG or WebP") from None
     except Exception as error:  # on broken files Pillow's decoders raise whatever comes to hand
         raise ValueError(f"{Path(source).name} could not be read, the file seems to be broken ({error})") from error
-    if too_large:
-        raise ValueError(
-            f"{Path(source).name} has more than {MAX_PIXELS // 1_000_000} million pixels: make it smaller first"
-        )
-    raise AssertionError("unreachable")
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
