@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from vae.data import DATASETS, load_examples
-from vae.hub import find_model, load_model, read_metrics
+from vae.hub import bundled_names, find_model, load_model, look_for, read_metrics
 from vae.images import to_pil, to_unit
 from vae.model import VAE
 
@@ -41,12 +42,38 @@ JS = """() => document.addEventListener("load", ({target}) => {
 
 
 class Models:
-    """The models that the page offers, by name; each is loaded when it is first asked for, once for all visitors."""
+    """The models that the page offers, by name; each is loaded when it is first asked for, once for all visitors.
+
+    Nobody waits long for a Hub that is down: there is the copy in the cache instead, or the bundled models.
+
+    names: what is offered, first what can be had at once.
+    notices: what the visitor should know of it, a sentence each.
+    refused: why a model that was named is not offered, by its name.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
-        self._lock = threading.Lock()
+        self.notices: list[str] = []
+        self.refused: dict[str, str] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._loaded: dict[str, tuple[VAE, dict[str, Any]]] = {}
+        ready, awaited = [], []
+        with ThreadPoolExecutor() as executor:
+            searches = {name: executor.submit(look_for, name) for name in names}
+        for name, search in searches.items():
+            try:
+                notice = search.result()[1]
+                ready.append(name)
+            except ConnectionError as error:
+                awaited.append(name)
+                notice = f"{error}. Choose it again later"
+            except ValueError as error:
+                self.refused[name] = notice = str(error)
+            if notice:
+                self.notices.append(notice)
+        if not ready:
+            ready = bundled_names()
+            self.notices.append("The models shown here come with the page")
+        self.names = [*ready, *awaited]
 
     def __getitem__(self, name: str) -> VAE:
         """Return the model called `name`. Raises ValueError if it isn't offered or can't be loaded."""
@@ -55,11 +82,19 @@ class Models:
     def _load(self, name: str) -> tuple[VAE, dict[str, Any]]:
         if name not in self.names:
             raise ValueError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
-        with self._lock:
+        with self._locks.setdefault(name, threading.Lock()):  # who waits for one doesn't keep others from theirs
             if name not in self._loaded:
-                folder = find_model(name)
+                try:
+                    options, _ = look_for(name)
+                except ConnectionError as error:
+                    raise ValueError(str(error)) from error
+                folder = find_model(name, **options)
                 self._loaded[name] = load_model(folder), read_metrics(folder)
             return self._loaded[name]
+
+    def notice(self) -> str:
+        """Return the notices as Markdown."""
+        return "\n".join(f"- {notice}." for notice in self.notices)
 
     def choices(self) -> list[tuple[str, str]]:
         """Return what to show and the name of each model: the last part of its path, if that tells them apart."""
