@@ -284,7 +284,10 @@ class Hub:
                 post(prefix + "/{owner}/{name}.git/info/lfs/objects/batch", self.batch),
                 get(prefix + repo + "/resolve/{revision}/{path:path}", self.resolve),
             ]
-        return routes
+        return [*routes, Route("/{path:path}", self.guarded(self.unknown), methods=["GET", "HEAD", "POST", "PUT"])]
+
+    async def unknown(self, request: Request) -> Response:
+        return Response(None, 404)
 
     def guarded(self, answer: Any) -> Any:
         """Log a request, let a fault come first, and turn a refusal into the answer that it is on the real Hub."""

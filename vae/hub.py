@@ -109,6 +109,7 @@ def _ask(name: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx
 
+    _no_telemetry()
     answer: Future[None] = Future()
     repo_id, _, revision = name.partition("@")
 
@@ -195,12 +196,20 @@ def _verify(path: Path, where: str) -> None:
         raise ValueError(f"{where} has a {path.name} that was damaged on its way or on this disk: load it once more")
 
 
+def _no_telemetry() -> None:
+    """Keep the Hub's client from asking the Hub, even for what is cached, how to find out who uses it, to tell it so."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+
+
 @contextmanager
 def in_one_sentence(what: str) -> Iterator[None]:
     """Turn whatever the Hub's client raises in this block into a ValueError: what, and the reason."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import httpx
 
+    _no_telemetry()
     try:
         yield
     except (OSError, HFValidationError, RuntimeError, httpx.HTTPError) as error:

@@ -33,6 +33,7 @@ CSS = """
 .large .caption-label { font-size: 0.7rem; padding: 0 0.3rem; }
 .strip img, .strip button, .strip .image-frame { width: 100% !important; height: auto !important; object-fit: contain; }
 @media (max-width: 640px) { .large .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; } }
+#notice { border-left: 4px solid var(--color-accent); padding: 0.2rem 0.8rem; background: var(--color-accent-soft); }
 footer { visibility: hidden; }
 """
 # Browsers smooth what they enlarge, which is right for a photograph and wrong for 28 pixels.
