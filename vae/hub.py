@@ -167,7 +167,7 @@ def download(
     def cached(filename: str, commit: str) -> Any:  # its path, None if unknown, something else if known to be missing
         return try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=commit)
 
-    with in_one_sentence(f"{where} could not be had"):
+    with explained(f"{where} could not be had"):
         folder = fetch(CONFIG, revision, MAX_CONFIG_BYTES).parent
         config, commit = read_config(folder), folder.name  # whatever is pushed meanwhile, the files fit together
         for filename, most in OPTIONAL.items():
@@ -204,7 +204,7 @@ def _no_telemetry() -> None:
 
 
 @contextmanager
-def in_one_sentence(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Turn whatever the Hub's client raises in this block into a ValueError: what, and the reason."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import httpx
@@ -215,7 +215,7 @@ def in_one_sentence(what: str) -> Iterator[None]:
     except (OSError, HFValidationError, RuntimeError, httpx.HTTPError) as error:
         raise ValueError(f"{what}: {_reason(error)}") from error
     except ValueError as error:
-        if not isinstance(error.__cause__, (OSError, RuntimeError, httpx.HTTPError)):
+        if not isinstance(error.__cause__, (OSError, httpx.HTTPError)):
             raise  # a sentence of ours
         raise ValueError(f"{what}: {_reason(error.__cause__)}") from error
 
@@ -355,7 +355,7 @@ def check_write(repo_id: str, *, private: bool | None = None, token: str | None 
     To be called before hours of training. Raises ValueError in one sentence if a push would be refused.
     """
     api = _api(repo_id, token)
-    with in_one_sentence(f"{repo_id} can't be pushed to"):
+    with explained(f"{repo_id} can't be pushed to"):
         if api.whoami().get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise ValueError(
                 f"{repo_id} can't be pushed to: this token may only read, log in with one that may write (`hf auth login`)"
@@ -398,7 +398,7 @@ def push_files(
     ours = (
         (lambda name: name in PUSHED) if repo_type == "model" else (lambda name: name.startswith(("vae/", "weights/")))
     )
-    with in_one_sentence(f"{repo_id} could not be pushed to"):
+    with explained(f"{repo_id} could not be pushed to"):
         if not create_pr:
             api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, **sdk)
             if revision:
