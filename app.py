@@ -41,6 +41,11 @@ class AppConfig:
     """Also make a public link, through Gradio's servers, for 72 hours."""
 
 
+def is_of(owner: str, name: str) -> bool:
+    """Tell whether a repo is somebody's."""
+    return name.lower().startswith(f"{owner.lower()}/")
+
+
 def find_names(config: AppConfig) -> list[str]:
     """Name the models to show, from the first of the sources that has any."""
     if config.model:
@@ -48,8 +53,9 @@ def find_names(config: AppConfig) -> list[str]:
     if listed := os.environ.get("VAE_MODELS", "").replace(",", " ").split():
         return listed
     if owner := os.environ.get("SPACE_ID", "").partition("/")[0]:
-        named = metadata_load(Path(__file__).with_name("README.md")) or {}
-        own = [name for name in named.get("models", []) if name.partition("/")[0].lower() == owner.lower()]
+        front = metadata_load(Path(__file__).with_name("README.md"))
+        named = front.get("models") if isinstance(front, dict) else None
+        own = [name for name in map(str, named if isinstance(named, list) else []) if is_of(owner, name)]
         if own:
             return own
     return bundled_names()

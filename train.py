@@ -35,7 +35,7 @@ from vae.card import CURVES, SAMPLES, model_card
 from vae.data import DATASETS, batches, load_dataset
 from vae.evaluate import calibrate, evaluate
 from vae.generate import generate, reconstruct
-from vae.hub import CARD, METRICS, check_write, files_to_push, find_model, push_files, save_model, write, write_json
+from vae.hub import CARD, METRICS, check_write, files_to_push, push_files, save_model, write, write_json
 from vae.images import enlarge, grid, to_unit
 from vae.loss import elbo, mean_error, optimal_log_scale
 from vae.metrics import pca_mse
@@ -140,8 +140,6 @@ def train(config: TrainConfig) -> None:
     if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16 does not train on a CPU: take bf16 or no")
     set_seed(config.seed, device_specific=True)
-    if config.push_to_hub and accelerator.is_main_process:
-        check_write(config.push_to_hub, private=config.private or None)
 
     # Data: all of it as bytes on the device; some pictures are held out, to choose the best weights by.
     with accelerator.main_process_first():
@@ -155,6 +153,9 @@ def train(config: TrainConfig) -> None:
         )
     batch_size = min(config.batch_size, len(images) // accelerator.num_processes * accelerator.num_processes)
 
+    if config.push_to_hub and accelerator.is_main_process:
+        check_write(config.push_to_hub, private=config.private or None)
+
     # Model, optimizer, and the moving average of the weights, which is what is measured and kept.
     model: torch.nn.Module = VAE(model_config).to(memory_format=torch.channels_last).to(accelerator.device)
     average = copy.deepcopy(cast(VAE, model)).eval()  # before accelerate wraps the model: it stays in float32
@@ -162,6 +163,7 @@ def train(config: TrainConfig) -> None:
     model, optimizer = accelerator.prepare(model, optimizer)
     plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
 
+    pushes = Pushes(config)
     results = Results(config, accelerator, model_config, images, held_out, test_images)
     total_steps = max(1, round(config.epochs * (len(images) // batch_size)))
     start, progress = time.monotonic(), 0.0
@@ -215,7 +217,9 @@ def train(config: TrainConfig) -> None:
             bar.update(min(100, 100 * progress) - bar.n)
             finished = progress >= 1 or stop > 0
             if accelerator.is_main_process and (finished or results.are_due(progress, minutes)):
-                results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
+                is_best = results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
+                if is_best and not finished:  # else the last push follows at once
+                    pushes.begin(results.folder)
             if finished:
                 break
     if accelerator.is_main_process:
@@ -225,18 +229,23 @@ def train(config: TrainConfig) -> None:
         if stop:
             print(f"not pushed; to push it: {push_command(config, results.folder)}")
         else:
-            results.pushes.wait()
-            push(config, results.folder)
+            push(config, results.folder, pushes)
 
 
-def push(config: TrainConfig, folder: Path) -> None:
-    """Push the model in folder to the Hub. Raises ValueError, which says how to try again, if that can't be done."""
+def push(config: TrainConfig, folder: Path, pushes: Pushes | None = None) -> None:
+    """Push the model in folder to the Hub, after those pushes that are under way.
+
+    Raises ValueError, which says how to try again, if that can't be done.
+    """
     assert config.push_to_hub
     try:
+        if pushes:
+            pushes.wait()
         files = files_to_push(folder, config.push_to_hub)
         print("pushed:", push_files(files, config.push_to_hub, private=config.private or None))
-    except ValueError as error:
-        raise ValueError(f"{error}; {folder} is as it was, to try again: {push_command(config, folder)}") from error
+    except (ValueError, OSError, KeyboardInterrupt) as error:
+        why = "stopped while pushing" if isinstance(error, KeyboardInterrupt) else error
+        raise ValueError(f"{why}; {folder} is as it was, to try again: {push_command(config, folder)}") from None
 
 
 def push_command(config: TrainConfig, folder: Path) -> str:
@@ -257,7 +266,11 @@ class Pushes:
         repo_id = self.config.push_to_hub
         if repo_id is None or not self.config.push_every_eval or (self.thread and self.thread.is_alive()):
             return
-        files = files_to_push(folder, repo_id)  # read now: the training goes on to write
+        try:
+            files = files_to_push(folder, repo_id)  # read now: the training goes on to write
+        except (ValueError, OSError) as error:
+            tqdm.write(f"{error}; the training goes on")
+            return
 
         def run() -> None:
             try:
@@ -344,7 +357,6 @@ class Results:
         self.is_main_process = accelerator.is_main_process
         self.images, self.held_out, self.test_images = images, held_out, test_images
         self.folder = config.output or Path("weights") / config.dataset
-        self.pushes = Pushes(config)
         self.count, self.minutes = 0, 0.0  # how often was measured, and how long that took
         self.history: list[dict[str, float]] = []
         self.best = -math.inf
@@ -368,14 +380,15 @@ class Results:
             | {name: version(name) for name in ("torch", "accelerate")},
         }
 
-    def add(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> None:
-        """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it."""
+    def add(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> bool:
+        """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it: tell whether."""
         began = time.monotonic()
-        self._measure(model, step, epochs, minutes, reconstruction, kl)
+        is_best = self._measure(model, step, epochs, minutes, reconstruction, kl)
         self.count += 1
         self.minutes += (time.monotonic() - began) / 60
+        return is_best
 
-    def _measure(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> None:
+    def _measure(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> bool:
         calibrate(model, self.images[:CALIBRATION])
         validation = evaluate(model, self.held_out)
         reached = validation["reconstruction"] - self.config.beta * validation["kl"]
@@ -385,7 +398,7 @@ class Results:
         test = evaluate(model, self.test_images)
         if not math.isfinite(reached + test["elbo"]):
             tqdm.write(f"epoch {epochs:.1f}, {minutes:.1f} min: the averaged weights give no finite ELBO")
-            return
+            return False
         self.history.append(
             {
                 "step": step,
@@ -415,8 +428,7 @@ class Results:
         name = self.folder.name if self.config.output is None else self.folder.as_posix()
         card = model_card(name, self.model_config, self.metrics, (SAMPLES, CURVES))
         write(self.folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
-        if is_best:
-            self.pushes.begin(self.folder)
+        return is_best
 
     def are_due(self, progress: float, minutes: float) -> bool:
         """Tell whether to measure now: as often as was asked for, as long as that takes a tenth of the run at most."""
@@ -462,7 +474,7 @@ def main() -> None:
     try:
         config = tyro.cli(TrainConfig, prog="train.py")
         if config.push_only:
-            push(config, find_model(config.push_only))
+            push(config, config.push_only)
         else:
             train(config)
     except (ValueError, OSError) as error:

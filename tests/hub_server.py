@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -102,11 +103,12 @@ class Hub:
     async def resolve(self, request: Request) -> Response:
         """HEAD, GET /[spaces/]owner/name/resolve/revision/path: a file itself, or where its bytes are."""
         _, repo = self.find(request)
-        files = repo.at(request.path_params["revision"])
+        revision = request.scope["raw_path"].decode().partition("/resolve/")[2].partition("/")[0]
+        files = repo.at(unquote(revision))  # one with a slash comes as %2F
         if files is None:
             raise RefusalError(404, "RevisionNotFound")
         commit = {"X-Repo-Commit": commit_of(files)}
-        path = request.path_params["path"]
+        path = request.path_params["rest"].removeprefix(unquote(revision) + "/")
         if path not in files:
             return Response(None, 404, commit | {"X-Error-Code": "EntryNotFound"})
         content = files[path]
@@ -194,6 +196,8 @@ class Hub:
         """POST /api/models/owner/name/branch/BRANCH"""
         _, repo = self.find(request, write=True)
         branch = request.path_params["branch"]
+        if branch.startswith("refs/"):
+            raise RefusalError(400, message="Invalid reference for a branch")
         if repo.at(branch) is not None:
             return JSONResponse({"error": "exists"}, 409)
         repo.branches[branch] = dict(repo.files)
@@ -282,7 +286,7 @@ class Hub:
         for prefix in ("", "/spaces"):
             routes += [
                 post(prefix + "/{owner}/{name}.git/info/lfs/objects/batch", self.batch),
-                get(prefix + repo + "/resolve/{revision}/{path:path}", self.resolve),
+                get(prefix + repo + "/resolve/{rest:path}", self.resolve),
             ]
         return [*routes, Route("/{path:path}", self.guarded(self.unknown), methods=["GET", "HEAD", "POST", "PUT"])]
 

@@ -328,3 +328,13 @@ def test_a_model_that_the_hub_refuses_is_said_before_there_is_a_page(hub: Hub, t
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode == 1
     assert done.stderr.strip().startswith("app.py: somebody/typo could not be had: there is no such repo")
+
+
+def test_zero_gpu_hardware_finds_the_function_that_it_asks_for(tmp_path: Path) -> None:
+    (tmp_path / "spaces.py").write_text(
+        "marked = []\ndef GPU(function):\n    marked.append(function)\n    return function\n"
+    )
+    command = [sys.executable, "-c", "import app, spaces; print(len(spaces.marked))"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.stdout == "1\n", done.stderr

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -244,6 +245,24 @@ def test_a_model_that_the_hub_withholds_for_now_can_be_chosen_later(
     monkeypatch.setattr("vae.demo.look_for", lambda name: ({}, None))
     monkeypatch.setattr("vae.demo.find_model", lambda name: tmp_path)
     assert models["somebody/theirs"].config == model.config
+
+
+@pytest.mark.parametrize(
+    "front", [None, [], "text", {"models": None}, {"models": 5}, {"models": "somebody/a"}, {"models": [1]}]
+)
+def test_odd_front_matter_names_no_models(monkeypatch: pytest.MonkeyPatch, front: Any) -> None:
+    monkeypatch.delenv("VAE_MODELS", raising=False)
+    monkeypatch.setenv("SPACE_ID", "somebody/demo")
+    monkeypatch.setattr("app.metadata_load", lambda path: front)
+    assert app.find_names(app.AppConfig()) == bundled_names()
+
+
+def test_what_a_stranger_wrote_is_shown_as_text() -> None:
+    def refuse() -> None:
+        raise ValueError("unknown config key '<img src=x>'")
+
+    with pytest.raises(gr.Error, match="Unknown config key '&lt;img src=x&gt;'"):
+        in_one_sentence(refuse)()
 
 
 def test_models_are_named_by_the_first_source_that_has_any(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from conftest import TOKEN, Client
 from hub_server import Hub, Repo, cut_short
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from vae.hub import PATIENCE
 
@@ -76,9 +78,10 @@ def test_a_cached_commit_needs_no_request_at_all(hub: Hub, pull: Pull, expected:
 
 
 def test_a_revision_can_stand_behind_the_name(hub: Hub, pull: Pull, expected: float) -> None:
-    hub.repos[FASHION].branches["v1"] = dict(files_of(hub))
+    hub.repos[FASHION].branches |= {"v1": dict(files_of(hub)), "refs/pr/1": dict(files_of(hub))}
     files_of(hub).clear()
     assert pull(f"{FASHION}@v1") == expected
+    assert pull(f"{FASHION}@refs/pr/1") == expected
     assert "names a revision, and another is asked for: v2" in pull(f"{FASHION}@v1", revision="v2")
 
 
@@ -93,6 +96,7 @@ def test_a_private_model_needs_a_token(hub: Hub, pull: Pull, expected: float) ->
     hub.repos[FASHION].private = True
     assert "there is no such repo, or not for everybody" in pull()
     assert "the Hub doesn't know this token" in pull(token="hf_wrong")
+    assert "a token has no spaces, line ends or accents" in pull(token=TOKEN + "\n")
     assert pull(token=TOKEN) == expected
 
 
@@ -225,15 +229,33 @@ def test_a_connection_that_is_cut_leaves_nothing_behind(hub: Hub, pull: Pull, ex
 
     hub.fault = lambda request: cut_short(weights) if "/cdn/" in request.url.path else None
     assert "the connection broke" in pull()
+    assert pull.leftovers() == []
     hub.fault = lambda request: None
     assert pull() == expected
-    assert pull.leftovers() == []
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_behind(pull: Pull, expected: float) -> None:
     assert "File too large" in pull(do="pull_onto_a_full_disk")
-    assert pull() == expected
     assert pull.leftovers() == []
+    assert pull() == expected
+
+
+def test_a_slow_hub_is_waited_for(hub: Hub, pull: Pull, expected: float) -> None:
+    weights = files_of(hub)["model.safetensors"]
+
+    async def drip() -> AsyncIterator[bytes]:
+        for start in range(0, len(weights), 2**18):
+            await asyncio.sleep(0.02)
+            yield weights[start : start + 2**18]
+
+    hub.fault = lambda request: StreamingResponse(drip()) if "/cdn/" in request.url.path else None
+    assert pull() == expected
+
+
+def test_what_is_no_hub_is_told_from_one(hub: Hub, pull: Pull) -> None:
+    hub.fault = lambda request: HTMLResponse("<html>Log in to the wireless network</html>")
+    assert "what answers is no Hub" in pull()
+    assert pull.client("look_for", FASHION)[0] == "no answer"
 
 
 def test_without_a_network_the_cache_still_serves(hub: Hub, tmp_path: Path) -> None:
@@ -266,6 +288,8 @@ def test_the_page_learns_at_once_what_the_hub_says(hub: Hub, client: Client) -> 
     assert client("look_for", "fashion-mnist") == [{}, None]
     assert "there is no such repo" in client("look_for", "somebody/else")
     assert "it has no such revision" in client("look_for", f"{FASHION}@v9")
+    hub.repos["somebody/pickle"] = Repo({"config.json": files_of(hub)["config.json"], "pytorch_model.bin": b"no"})
+    assert "pickles can run code" in client("look_for", "somebody/pickle")
     hub.fault = lambda request: Response(None, 503)
     assert client("look_for", FASHION) == [
         "no answer",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from conftest import TOKEN, Client, small_model
 from hub_server import Account, Hub, Repo
 from starlette.requests import Request
 from starlette.responses import Response
+
+from vae.card import model_card
+from vae.hub import read_config, read_metrics
 
 FASHION = "weights/fashion-mnist"
 OURS = "somebody/new"
@@ -131,6 +136,59 @@ def test_a_push_that_fails_leaves_the_repo_as_it_was(hub: Hub, client: Client, s
     assert hub.repos["somebody/fashion"].files["config.json"] == Path(small, "config.json").read_bytes()
 
 
+def test_a_commit_can_go_on_a_pull_request(hub: Hub, client: Client, small: str) -> None:
+    client("push", small, "somebody/fashion", token=TOKEN, create_pr=True)
+    client("push", FASHION, "somebody/fashion", token=TOKEN, revision="refs/pr/1")
+    changed = hub.repos["somebody/fashion"].branches["refs/pr/1"]
+    assert changed["config.json"] == Path(FASHION, "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("answer", ["<html>Log in</html>", "[]", "null", "{}", '{"auth": {"accessToken": null}}'])
+def test_what_answers_oddly_is_told(hub: Hub, client: Client, small: str, answer: str) -> None:
+    hub.fault = lambda request: Response(answer, media_type="application/json")
+    for call in (("check_write", OURS), ("push", small, OURS)):
+        refused = client(*call, token=TOKEN)
+        assert refused is None or "what answers is no Hub" in refused  # None: no role, no complaint
+
+
+def test_a_hub_that_says_nothing_is_given_up(hub: Hub, client: Client, small: str) -> None:
+    over = threading.Event()
+
+    def hold(request: Request) -> None:
+        if "/commit/" in request.url.path:
+            over.wait()
+
+    hub.fault = hold
+    assert "the Hub can't be reached" in client("push_impatiently", small, OURS, token=TOKEN)
+    over.set()
+
+
+def test_when_xet_cannot_be_had_the_push_fails_in_one_sentence(hub: Hub, client: Client, small: str) -> None:
+    if hub.uses_lfs:
+        pytest.skip("Xet is off")
+    hub.uses_lfs = True  # now the client asks for its Xet storage, which this Hub hasn't
+    assert "somebody/new could not be pushed to" in client("push", small, OURS, token=TOKEN)
+    assert hub.repos[OURS].files == {}
+
+
+@pytest.mark.parametrize(
+    "change", [{"mse": float("nan")}, {"mse": 10**400}, {"mse": "0.1"}, {"elbo": None}, {"psnr": [1]}, {"pca_mse": {}}]
+)
+def test_odd_figures_make_no_card(tmp_path: Path, change: dict[str, Any]) -> None:
+    metrics = read_metrics(Path(FASHION))
+    config = read_config(Path(FASHION))
+    with pytest.raises(ValueError, match="the metrics of somebody/new are not what"):
+        model_card(OURS, config, metrics | {"test": metrics["test"] | change}, ())
+
+
+def test_a_strangers_command_does_not_break_out_of_the_card() -> None:
+    metrics = read_metrics(Path(FASHION))
+    hostile = {"command": "x`\n\n<img src=http://evil/t.png>", "device": "cpu\n\n# Title"}
+    card = model_card(OURS, read_config(Path(FASHION)), metrics | {"training": metrics["training"] | hostile}, ())
+    assert "Trained by `x <img src=http://evil/t.png>`: " in card
+    assert "# Title" not in card
+
+
 # --- the Space ---
 
 
@@ -146,6 +204,14 @@ def test_a_space_gets_what_it_needs_and_nothing_else(hub: Hub, client: Client) -
     assert "sdk: gradio" in front
     for path, content in files.items():
         assert path == "README.md" or content == Path(path).read_bytes(), path
+
+
+def test_a_space_shows_its_owners_models_only(hub: Hub, client: Client) -> None:
+    for name in ("stranger/model", "mnist", "somebody/model@v1", "somebody/../x"):
+        assert "a Space shows models of its own owner, somebody/..." in client(
+            "push_space", "somebody/demo", token=TOKEN, models=[name]
+        )
+    assert hub.log == []
 
 
 def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None:
@@ -169,19 +235,25 @@ def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None
 # --- training and pushing ---
 
 
-def train(hub: Hub, tmp_path: Path, *options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    """Run train.py on 60 small pictures, for two seconds or so."""
+def start_training(hub: Hub, tmp_path: Path, *options: str, token: str = TOKEN) -> subprocess.Popen[str]:
+    """Run train.py on 48 small pictures, for two seconds or so."""
     environment: dict[str, Any] = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": token}
     data = ["--dataset", "folder", "--data-dir", str(tmp_path / "pictures"), "--image-size", "16", "--channels", "1"]
-    small = ["--width", "4", "--depth", "1", "--latent-dim", "4", "--epochs", "4", "--batch-size", "10"]
-    return subprocess.run(
+    small = ["--width", "4", "--depth", "1", "--latent-dim", "4", "--epochs", "10", "--batch-size", "10"]
+    return subprocess.Popen(
         [sys.executable, "train.py", *data, *small, "--output", str(tmp_path / "out"), *options],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment | {"HF_HUB_DISABLE_XET": "1"},
-        timeout=120,
-        check=False,
     )
+
+
+def train(hub: Hub, tmp_path: Path, *options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    """Run train.py to its end."""
+    process = start_training(hub, tmp_path, *options, token=token)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture
@@ -201,7 +273,7 @@ def test_what_was_trained_is_pushed_and_pulled(hub: Hub, tmp_path: Path) -> None
     assert f"pushed: {hub.url}/{OURS}/commit/{repo.sha}" in done.stdout
     assert set(repo.files) == WHOLE
     assert repo.private
-    assert len(repo.commits) >= 2  # in the course of it, and at the end
+    assert len(repo.commits) >= 2  # one in the course of it, one at the end
     assert TOKEN not in done.stdout + done.stderr + "".join(map(repr, repo.files.values()))
     other = Client(hub.url, tmp_path / "empty", HF_TOKEN=TOKEN)
     assert other("pull", OURS) == other("pull", str(tmp_path / "out"))
@@ -242,7 +314,29 @@ def test_nobody_trains_for_a_push_that_will_be_refused(hub: Hub, tmp_path: Path)
         assert not (tmp_path / "out").exists()
     done = train(hub, tmp_path, "--push-only", str(tmp_path))
     assert "need --push-to-hub owner/name" in " ".join(done.stderr.replace("│", " ").split())
-    done = train(hub, tmp_path, "--push-only", str(tmp_path / "nothing"), "--push-to-hub", OURS)
+    hub.repos["weights/typo"] = Repo(dict(hub.repos["somebody/fashion"].files))
+    hub.log.clear()
+    done = train(hub, tmp_path, "--push-only", "weights/typo", "--push-to-hub", OURS)
     assert done.returncode == 1
-    assert "nothing" in done.stderr
+    assert "weights/typo is no folder" in done.stderr
     assert "Traceback" not in done.stderr
+    assert hub.log == []
+
+
+@pytest.mark.usefixtures("pictures")
+def test_an_interrupted_push_says_how_to_go_on(hub: Hub, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def interrupt(request: Request) -> None:
+        if "/commit/" in request.url.path:
+            process.send_signal(signal.SIGINT)
+            over.wait()
+
+    hub.fault = interrupt
+    process = start_training(hub, tmp_path, "--push-to-hub", OURS)
+    _, said = process.communicate(timeout=120)
+    over.set()
+    assert process.returncode == 1
+    assert "stopped while pushing" in said
+    assert f"--push-only {tmp_path / 'out'} --push-to-hub {OURS}" in said
+    assert "Traceback" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -37,7 +38,7 @@ def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], pictures: 
 
 {_use(name, config, pictures, bool(metrics))}
 {_measured(name, config, metrics, pictures)}"""
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"the metrics of {name} are not what train.py writes ({error!r}): train it again") from error
 
 
@@ -53,6 +54,8 @@ def _results(name: str, config: VAEConfig, metrics: dict[str, Any]) -> dict[str,
     from huggingface_hub import EvalResult
 
     spec, test = DATASETS[metrics["dataset"]], metrics["test"]
+    if not all(math.isfinite(value) for value in test.values() if value is not None):
+        raise ValueError("figures must be finite")
     results = [
         EvalResult(
             task_type=_DATA["pipeline_tag"],
@@ -72,7 +75,7 @@ def _results(name: str, config: VAEConfig, metrics: dict[str, Any]) -> dict[str,
         if test[metric] is not None
     ]
     known = {"license": "apache-2.0", "datasets": [spec.hub_id]} if spec.hub_id else {}  # whose pictures, otherwise?
-    return known | {"model_name": name, "eval_results": results}
+    return known | {"model_name": name, "eval_results": results, "metrics": [result.metric_type for result in results]}
 
 
 def _use(name: str, config: VAEConfig, pictures: Collection[str], measured: bool) -> str:
@@ -92,7 +95,9 @@ pictures = generate(model, seeds=range(16))  # (16, {config.channels}, {config.i
 ```
 
 A picture of {config.channels}×{config.image_size}×{config.image_size} becomes {config.latent_dim} numbers and comes back.
-Whatever is unlike the training data comes back as what the model knows.
+
+Limits: it knows only pictures like those that it was trained on, and makes of any other the nearest that it knows;
+pictures decoded from N(0, I) are softer and odder than reconstructions.
 """
 
 
@@ -113,13 +118,14 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], pictures: C
         "active units": f"{test['active_units']} of {config.latent_dim}",
     }
     table = "\n".join(f"| {row} | {value} |" for row, value in rows.items())
+    command = " ".join(str(training["command"]).replace("`", "").split())  # it may be a stranger's
     curves = f"\n![Curves of the training]({CURVES})\n" if CURVES in pictures else ""
     return f"""| on the {test["pictures"]:,} test pictures | |
 |---|---|
 {table}
 
-Trained by `{training["command"]}`: {training["pictures"]:,} pictures, {training["epochs"]:.1f} epochs,
-{training["seconds"] / 60:.0f} minutes on {training["device"]}, {config.num_parameters:,} parameters, likelihood
+Trained by `{command}`: {training["pictures"]:,} pictures, {training["epochs"]:.1f} epochs,
+{training["seconds"] / 60:.0f} minutes on {str(training["device"]).split()[0]}, {config.num_parameters:,} parameters, likelihood
 `{config.likelihood}`. The weights are those that did best on {training["validation_pictures"]:,} pictures held out from
 training. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
 {curves}

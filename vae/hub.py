@@ -35,6 +35,7 @@ MAX_CONFIG_BYTES = 100_000
 HEADER_BYTES = 1_000_000  # more than the header of a safetensors file of ours
 OPTIONAL = {METRICS: 1_000_000, PRIOR: 50_000_000, LATENTS: 50_000_000}  # files that may be missing, and their limits
 PATIENCE = 2.0  # seconds that a Hub has to show that it is up, before somebody who waits gets what is here already
+TIMEOUT = 60.0  # seconds that a Hub may say nothing to a request that somebody waits for
 REPO = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")  # owner/name, or owner/name@revision
 ROOT = Path(__file__).parents[1]  # of a checkout; an installed package has nothing of ours there
 # In a checkout weights/ lies beside the package, in an installed wheel inside it.
@@ -84,7 +85,7 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
 
 
 def look_for(name: str) -> tuple[dict[str, Any], str | None]:
-    """Find out, within PATIENCE, how `find_model` gets at the model called `name`: its options, and a notice if it is old.
+    """Find out, within PATIENCE, how `find_model` gets at the model called `name`: its options, and perhaps a notice.
 
     A model that the Hub doesn't hand out now is taken from the cache, if it is there. Otherwise raises, in one sentence,
     ConnectionError if the Hub doesn't answer, and ValueError if there is no such model.
@@ -106,10 +107,9 @@ def look_for(name: str) -> tuple[dict[str, Any], str | None]:
 def _ask(name: str) -> None:
     """Ask the Hub once whether it hands out "owner/name" or "owner/name@revision", for PATIENCE at the longest."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-    from huggingface_hub.utils import httpx
+    from huggingface_hub.errors import FileMetadataError, HFValidationError, OfflineModeIsEnabled
 
-    _no_telemetry()
+    _prepare_client()
     answer: Future[None] = Future()
     repo_id, _, revision = name.partition("@")
 
@@ -117,9 +117,12 @@ def _ask(name: str) -> None:
         try:
             if constants.is_offline_mode():
                 raise OfflineModeIsEnabled
-            get_hf_file_metadata(hf_hub_url(repo_id, CONFIG, revision=revision or None), timeout=PATIENCE)
+            for filename in (CONFIG, WEIGHTS):
+                url = hf_hub_url(repo_id, filename, revision=revision or None)
+                if get_hf_file_metadata(url, timeout=PATIENCE).commit_hash is None:
+                    raise FileMetadataError
             answer.set_result(None)
-        except (OSError, ValueError, httpx.HTTPError) as error:
+        except Exception as error:  # noqa: BLE001, whatever it is, the one who asked is told
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()  # a name server may take longer to say that it doesn't know
@@ -128,10 +131,9 @@ def _ask(name: str) -> None:
     except FutureTimeoutError:
         error = TimeoutError()
     if error is not None:
-        refused = isinstance(error, HFValidationError) or (
-            isinstance(error, HfHubHTTPError) and error.response.status_code < 500 and error.response.status_code != 429
-        )
-        raise (ValueError if refused else ConnectionError)(f"{name} could not be had: {_reason(error)}") from error
+        status = _status(error)
+        refused = isinstance(error, HFValidationError) or (status is not None and status < 500 and status != 429)
+        raise (ValueError if refused else ConnectionError)(f"{name} could not be had: {_reason(error)}")
 
 
 def download(
@@ -151,37 +153,48 @@ def download(
     Raises ValueError in one sentence if something is wrong with the repo, the network or the disk.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, RemoteEntryNotFoundError
 
     where = f"{repo_id} at {revision}" if revision else repo_id
+    _check_token(token)
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
 
     def fetch(filename: str, revision: str | None, most: int) -> Path:  # no request for a cached file of a commit
-        size = hf_hub_download(repo_id, filename, revision=revision, dry_run=True, **options).file_size
+        with explained(f"{where} could not be had"):
+            size = hf_hub_download(repo_id, filename, revision=revision, dry_run=True, **options).file_size
         if size is None or size > most:
             raise ValueError(f"{where} has a {filename} of {size} bytes, and {most} are the most that it may have")
-        path = Path(hf_hub_download(repo_id, filename, revision=revision, force_download=force_download, **options))
-        _verify(path, where)
-        return path
+        with explained(f"{where} could not be had"):
+            path = hf_hub_download(repo_id, filename, revision=revision, force_download=force_download, **options)
+        _verify(Path(path), where)
+        return Path(path)
 
     def cached(filename: str, commit: str) -> Any:  # its path, None if unknown, something else if known to be missing
         return try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=commit)
 
-    with explained(f"{where} could not be had"):
-        folder = fetch(CONFIG, revision, MAX_CONFIG_BYTES).parent
-        config, commit = read_config(folder), folder.name  # whatever is pushed meanwhile, the files fit together
-        for filename, most in OPTIONAL.items():
-            if not force_download and not isinstance(cached(filename, commit), str | None):
-                continue
-            try:
-                fetch(filename, commit, most)
-            except EntryNotFoundError as error:
-                if not isinstance(error, RemoteEntryNotFoundError) and cached(WEIGHTS, commit) is None:
-                    raise  # out of reach, and nothing to fall back on
-        with torch.device("meta"):
-            most = sum(tensor.nbytes for tensor in VAE(config).state_dict().values()) + HEADER_BYTES
-        fetch(WEIGHTS, commit, most)  # last: who has them in the cache has all the rest
+    folder = fetch(CONFIG, revision, MAX_CONFIG_BYTES).parent
+    commit = folder.name  # whatever is pushed meanwhile, the files fit together
+    try:
+        config = read_config(folder)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(folder), where)) from None
+    for filename, most in OPTIONAL.items():
+        if not force_download and not isinstance(cached(filename, commit), str | None):
+            continue
+        try:
+            fetch(filename, commit, most)
+        except MissingError as error:
+            if not error.is_certain and cached(WEIGHTS, commit) is None:
+                raise  # out of reach, and nothing to fall back on
+    with torch.device("meta"):
+        most = sum(tensor.nbytes for tensor in VAE(config).state_dict().values()) + HEADER_BYTES
+    fetch(WEIGHTS, commit, most)  # last: who has them in the cache has all the rest
     return folder
+
+
+class MissingError(ValueError):
+    """A file that the repo lacks (that is certain), or that is neither in the cache nor within reach."""
+
+    is_certain: bool = False
 
 
 def _verify(path: Path, where: str) -> None:
@@ -196,35 +209,55 @@ def _verify(path: Path, where: str) -> None:
         raise ValueError(f"{where} has a {path.name} that was damaged on its way or on this disk: load it once more")
 
 
-def _no_telemetry() -> None:
-    """Keep the Hub's client from asking the Hub, even for what is cached, how to find out who uses it, to tell it so."""
+def _prepare_client() -> None:
+    """Let the Hub's client give up on a Hub that says nothing, and say nothing itself of where it runs.
+
+    Without the first it would wait for ever. Without the second it asks the Hub, even for what is in the cache, by
+    which signs to tell who started it, and reports that in every request.
+    """
     from huggingface_hub import constants
+    from huggingface_hub.utils import get_session, httpx
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
+    get_session().timeout = httpx.Timeout(TIMEOUT)
+
+
+def _check_token(token: str | bool | None) -> None:
+    """Raise ValueError, without showing it, if a token can't be sent: it may have come with the end of its line."""
+    if isinstance(token, str) and not re.fullmatch(r"[!-~]+", token):
+        raise ValueError("a token has no spaces, line ends or accents: copy it once more")
 
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn whatever the Hub's client raises in this block into a ValueError: what, and the reason."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import httpx
+    """Turn whatever the Hub's client raises in this block into a ValueError: what, and the reason in a few words.
 
-    _no_telemetry()
+    The cause isn't chained to it: its text may hold the token.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, RemoteEntryNotFoundError
+
     try:
+        _prepare_client()
         yield
-    except (OSError, HFValidationError, RuntimeError, httpx.HTTPError) as error:
-        raise ValueError(f"{what}: {_reason(error)}") from error
-    except ValueError as error:
-        if not isinstance(error.__cause__, (OSError, httpx.HTTPError)):
-            raise  # a sentence of ours
-        raise ValueError(f"{what}: {_reason(error.__cause__)}") from error
+    except EntryNotFoundError as error:
+        missing = MissingError(f"{what}: {_reason(error)}")
+        missing.is_certain = isinstance(error, RemoteEntryNotFoundError)
+        raise missing from None
+    except Exception as error:  # noqa: BLE001, since all kinds come through: of sockets, proxies, JSON, files
+        raise ValueError(f"{what}: {_reason(error)}") from None
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the status of the HTTP answer that an error is about, if it is about one."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _reason(error: BaseException) -> str:
     """Say in a few words what was wrong, and what to do; nothing of the request is repeated, it may hold a token."""
     from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     if isinstance(error, errors.GatedRepoError):
         return "its owner lets in only who has accepted its conditions: do so on its page, then `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -244,13 +277,16 @@ def _reason(error: BaseException) -> str:
     if status == 403:
         return "this token may not do that: make one that may on the Hub's page of tokens, then `hf auth login`"
     if status is not None:
-        return f"the Hub answered {status}: try again later"
+        return f"the Hub answered {status}: " + ("try again later" if status in (408, 429) or status >= 500 else "no")
     if isinstance(error, errors.LocalEntryNotFoundError):
         return "it is not in the cache" + (f", and {_reason(error.__cause__)}" if error.__cause__ else "")
-    if isinstance(error, RuntimeError) and error.__cause__:
-        return _reason(error.__cause__)
-    trouble = error.strerror if isinstance(error, OSError) else None  # "No space left on device", for one
-    return trouble or f"the Hub can't be reached, or the connection broke ({type(error).__name__}): check the network"
+    if isinstance(error, RuntimeError | ValueError) and isinstance(error.__cause__, OSError | httpx.HTTPError):
+        return _reason(error.__cause__)  # the client's own words add nothing to it
+    if isinstance(error, OSError) and error.strerror:  # "No space left on device", for one
+        return error.strerror + (f" ({error.filename})" if error.filename else "")
+    if isinstance(error, OSError | httpx.HTTPError) and not isinstance(error, errors.FileMetadataError):
+        return f"the Hub can't be reached, or the connection broke ({type(error).__name__}): check the network"
+    return f"what answers is no Hub ({type(error).__name__}): check the network, a proxy, HF_ENDPOINT"
 
 
 # --- in and out of a folder ------------------------------------------------------------------------------------------
@@ -356,10 +392,12 @@ def check_write(repo_id: str, *, private: bool | None = None, token: str | None 
     """
     api = _api(repo_id, token)
     with explained(f"{repo_id} can't be pushed to"):
-        if api.whoami().get("auth", {}).get("accessToken", {}).get("role") == "read":
-            raise ValueError(
-                f"{repo_id} can't be pushed to: this token may only read, log in with one that may write (`hf auth login`)"
-            )
+        access = (api.whoami().get("auth") or {}).get("accessToken") or {}
+    if access.get("role") == "read":
+        raise ValueError(
+            f"{repo_id} can't be pushed to: this token may only read, log in with one that may write (`hf auth login`)"
+        )
+    with explained(f"{repo_id} can't be pushed to"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.auth_check(repo_id, write=True)
 
@@ -369,10 +407,14 @@ def files_to_push(folder: str | Path, repo_id: str) -> dict[str, bytes]:
 
     Raises ValueError in one sentence if the folder holds no sound model.
     """
-    folder = Path(folder)
-    config = load_model(folder).config
+    if not is_folder(folder):
+        raise ValueError(f"{folder} is no folder: name one with a model that train.py wrote")
+    folder = Path(folder).resolve()
+    config, metrics = load_model(folder).config, read_metrics(folder)
     files = {name: (folder / name).read_bytes() for name in PUSHED if (folder / name).is_file()}
-    return files | {CARD: model_card(repo_id, config, read_metrics(folder), files).encode()}
+    if METRICS in files and not metrics:
+        raise ValueError(f"{folder / METRICS} can't be read: remove it, or train the model again")
+    return files | {CARD: model_card(repo_id, config, metrics, files).encode()}
 
 
 def push_files(
@@ -401,7 +443,7 @@ def push_files(
     with explained(f"{repo_id} could not be pushed to"):
         if not create_pr:
             api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, **sdk)
-            if revision:
+            if revision and not revision.startswith("refs/"):
                 api.create_branch(repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
         there = api.list_repo_files(repo_id, revision=revision, repo_type=repo_type)
         done = api.create_commit(
@@ -442,6 +484,10 @@ def push_space(
 
     models: repos of the Space's owner (owner/name) that the page shows; by default the bundled models.
     """
+    owner = repo_id.partition("/")[0]
+    for name in models:
+        if not re.fullmatch(rf"{re.escape(owner)}/[\w.-]+", name):
+            raise ValueError(f"a Space shows models of its own owner, {owner}/..., got {name!r}")
     return push_files(
         space_files(models), repo_id, private=private, token=token, repo_type="space", commit_message="Upload the demo"
     )
@@ -470,6 +516,7 @@ def _api(repo_id: str, token: str | None) -> Any:
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise ValueError(f"a repo on the Hub is called owner/name, got {repo_id!r}")
+    _check_token(token)
     return HfApi(token=token)
 
 

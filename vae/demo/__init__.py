@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,7 @@ class Models:
         self._locks: dict[str, threading.Lock] = {}
         self._loaded: dict[str, tuple[VAE, dict[str, Any]]] = {}
         ready, awaited = [], []
-        with ThreadPoolExecutor() as executor:
+        with ThreadPoolExecutor(max(1, len(names))) as executor:
             searches = {name: executor.submit(look_for, name) for name in names}
         for name, search in searches.items():
             try:
@@ -83,23 +84,28 @@ class Models:
     def _load(self, name: str) -> tuple[VAE, dict[str, Any]]:
         if name not in self.names:
             raise ValueError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
+        if name in self._loaded:
+            return self._loaded[name]
+        try:
+            options, _ = look_for(name)
+        except ConnectionError as error:
+            raise ValueError(str(error)) from None
         with self._locks.setdefault(name, threading.Lock()):  # who waits for one doesn't keep others from theirs
             if name not in self._loaded:
-                try:
-                    options, _ = look_for(name)
-                except ConnectionError as error:
-                    raise ValueError(str(error)) from error
                 folder = find_model(name, **options)
-                self._loaded[name] = load_model(folder), read_metrics(folder)
+                try:
+                    self._loaded[name] = load_model(folder), read_metrics(folder)
+                except ValueError as error:
+                    raise ValueError(str(error).replace(str(folder), name)) from None  # not where our cache is
             return self._loaded[name]
 
     def notice(self) -> str:
         """Return the notices as Markdown."""
-        return "\n".join(f"- {notice}." for notice in self.notices)
+        return "\n".join(f"- {html.escape(notice, quote=False)}." for notice in self.notices)
 
     def choices(self) -> list[tuple[str, str]]:
         """Return what to show and the name of each model: the last part of its path, if that tells them apart."""
-        short = [Path(name).name for name in self.names]
+        short = [Path(name.partition("@")[0]).name + "".join(name.partition("@")[1:]) for name in self.names]
         return list(zip(short if len(set(short)) == len(short) else self.names, self.names, strict=True))
 
     def describe(self, name: str) -> str:
@@ -174,7 +180,7 @@ def in_one_sentence(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*args)
         except ValueError as error:
-            sentence = str(error)
+            sentence = html.escape(str(error), quote=False)  # it may repeat what a stranger wrote
             raise gr.Error(sentence[:1].upper() + sentence[1:] + ".", print_exception=False) from None
 
     return wrapped
