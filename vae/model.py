@@ -185,6 +185,11 @@ class DiagonalGaussian:
         """Return the most likely z of each example, (B, D)."""
         return self.mean
 
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Compute log q(z|x) of one z for each example in nats, (B, D) -> (B,)."""
+        standardized = (z - self.mean) * torch.exp(-0.5 * self.logvar)
+        return -0.5 * (standardized.square() + self.logvar + math.log(2 * math.pi)).sum(dim=1)
+
     def kl_per_dimension(self) -> Tensor:
         """Compute KL(q(z|x) || N(0, I)) in nats for each latent dimension, (B, D) (Kingma & Welling, appendix B)."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
