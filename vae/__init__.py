@@ -10,7 +10,17 @@ Read the modules in this order: `model` (encoder, reparameterization trick, deco
 
 from vae.generate import generate, reconstruct
 from vae.model import VAE, VAEConfig
-from vae.prior import StandardNormal
+from vae.prior import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
 
-__all__ = ["VAE", "StandardNormal", "VAEConfig", "generate", "reconstruct"]
+__all__ = [
+    "VAE",
+    "Flow",
+    "GaussianMixture",
+    "StandardNormal",
+    "VAEConfig",
+    "generate",
+    "load_prior",
+    "reconstruct",
+    "save_prior",
+]
 __version__ = "0.1.0"
