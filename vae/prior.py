@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,9 +108,12 @@ class GaussianMixture(Prior):
     @classmethod
     def fit(cls, z: Tensor, components: int = 100, seed: int = 0) -> GaussianMixture:
         """Fit a mixture to samples of the aggregate posterior, (N, D), by expectation-maximization; it is on the CPU."""
-        from sklearn.mixture import GaussianMixture as Mixture  # here: sampling and scoring have no need of it
+        from sklearn.exceptions import ConvergenceWarning  # here: sampling and scoring have no need of it
+        from sklearn.mixture import GaussianMixture as Mixture
 
-        fitted = Mixture(components, reg_covar=MIN_VARIANCE, random_state=seed).fit(z.cpu().numpy())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # after 100 rounds little is left to gain
+            fitted = Mixture(components, reg_covar=MIN_VARIANCE, random_state=seed).fit(z.cpu().numpy())
         prior = cls(z.shape[1], components)
         prior.weights.copy_(torch.from_numpy(fitted.weights_))
         prior.means.copy_(torch.from_numpy(fitted.means_))
