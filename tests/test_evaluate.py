@@ -13,7 +13,7 @@ from conftest import small_model
 from torch.distributions import MultivariateNormal
 
 import vae.evaluate
-from vae import Flow, GaussianMixture, load_prior
+from vae import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
 from vae.data import Pictures, load_examples
 from vae.evaluate import compare, disagreements, encode, fit_priors, main, measure_latents, measure_likelihood
 from vae.images import to_unit
@@ -80,6 +80,15 @@ def test_figures_that_are_written_are_found_to_be_so_when_checked(
     assert second.startswith("metrics.json: generation: prior: recall is claimed to be ")
 
 
+def test_another_prior_than_the_likeliest_can_be_taken(folder: Path) -> None:
+    main(str(folder), **FEW, fit_prior=True, prior="mixture-50", write=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["generation"]["prior"]["frechet"] == metrics["priors"]["mixture-50"]["frechet"]
+    stored = load_prior(folder / "prior.safetensors")
+    assert isinstance(stored, GaussianMixture)
+    assert stored.components == 50
+
+
 def test_a_model_without_a_classifier_is_measured_but_for_its_new_pictures(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,9 +98,15 @@ def test_a_model_without_a_classifier_is_measured_but_for_its_new_pictures(
     assert "generation" not in json.loads((folder / "metrics.json").read_text())
 
 
-def test_what_can_not_be_done_is_said(folder: Path, tmp_path: Path) -> None:
+def test_what_can_not_be_done_is_said(folder: Path) -> None:
     with pytest.raises(ValueError, match="claims nothing that could be checked"):
         main(str(folder), **FEW, check=True)
+    with pytest.raises(ValueError, match="there is no flow to take: it needs --fit-prior"):
+        main(str(folder), **FEW, prior="flow")
+    save_prior(StandardNormal(7), folder / "prior.safetensors")
+    with pytest.raises(ValueError, match=r"prior\.safetensors has 7 dimensions, its model another number"):
+        main(str(folder), **FEW)
+    (folder / "prior.safetensors").unlink()
     (folder / "metrics.json").unlink()
     with pytest.raises(ValueError, match="doesn't say what it was trained on"):
         main(str(folder), **FEW)

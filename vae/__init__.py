@@ -1,7 +1,8 @@
 """Variational autoencoders of pictures, to read, to train and to play with.
 
 Read the modules in this order: `model` (encoder, reparameterization trick, decoder), `loss` (reconstruction and KL),
-`train.py` (the loop), `generate` (new pictures), `latent` (walks between them), `demo` (the page).
+`train.py` (the loop), `generate` (new pictures), `prior` (where they come from), `latent` (walks between them), `demo`
+(the page).
 
     from vae import VAE, generate
     model = VAE.from_pretrained("fashion-mnist")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,7 +113,7 @@ def measure_likelihood(model: VAE, images: Tensor, samples: int) -> dict[str, An
         "samples": samples,
         "elbo": evaluate(model, images)["elbo"],
         "bound": values.mean().item(),
-        "standard_error": values.std().item() / math.sqrt(len(values)),
+        "standard_error": values.std(correction=0).item() / math.sqrt(len(values)),
         "bits_per_dimension": bits_per_dimension(values.mean().item(), x[0].numel(), model.config.likelihood),
     }
     if not isinstance(model.prior, StandardNormal):
@@ -307,6 +307,7 @@ def main(
     seeds: int = 3,
     features: str | None = None,
     fit_prior: bool = False,
+    prior: Literal["mixture-50", "mixture-100", "mixture-200", "flow"] | None = None,
     write: bool = False,
     check: bool = False,
 ) -> None:
@@ -323,7 +324,9 @@ def main(
         features: What pictures are compared by: mnist or fashion-mnist, the classifiers that come with the package, or
             inception, the usual network for photographs (it needs torchmetrics, torch-fidelity and a download). By
             default the classifier of the dataset, if it has one.
-        fit_prior: Fit mixtures and a flow to the encoded training pictures, and take the best for the model's prior.
+        fit_prior: Fit mixtures and a flow to the encoded training pictures, and take for the model's prior the one that
+            makes held-out pictures' latents most likely.
+        prior: With --fit-prior, take this one instead: the likeliest need not give the best pictures.
         write: Put the figures into the folder's metrics.json, and a fitted prior beside it.
         check: Compare the figures with what metrics.json claims, and fail if one isn't so.
     """
@@ -333,9 +336,11 @@ def main(
     loaded = load_model(folder).to(memory_format=torch.channels_last)
     if (folder / PRIOR).is_file():
         loaded.prior = load_prior(folder / PRIOR)
+        if loaded.prior.latent_dim != loaded.config.latent_dim:
+            raise ValueError(f"{folder / PRIOR} has {loaded.prior.latent_dim} dimensions, its model another number")
     metrics = read_metrics(folder)
     name = dataset or metrics.get("dataset")
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(
             f"{model} doesn't say what it was trained on: name one of {', '.join(DATASETS)} with --dataset"
         )
@@ -347,15 +352,21 @@ def main(
     train, test = (load_dataset(name, data_dir, split, **size) for split in ("train", "test"))
 
     fitted = fit_priors(loaded, train.images) if fit_prior else []
-    if fitted:
-        loaded.prior = fitted[0].prior
+    taken = next((row for row in fitted if prior in (None, row.name)), None)
+    if taken:
+        loaded.prior = taken.prior
+    elif prior:
+        raise ValueError(f"there is no {prior} to take: it needs --fit-prior and more pictures than components")
+    results: dict[str, Any] = {"dataset": name}
+
+    def report(block: str, figures: dict[str, Any]) -> None:
+        results[block] = figures
+        show({block: figures})
+
     mse = pca_mse(train.images[: -held_out(train.images)], test.images, loaded.config.latent_dim)
-    results: dict[str, Any] = {
-        "dataset": name,
-        "test": evaluate(loaded, test.images) | {"pca_mse": mse, "pca_psnr": psnr(mse)},
-        "likelihood": measure_likelihood(loaded, test.images[:pictures], samples),
-        "latents": measure_latents(loaded, test.images),
-    }
+    report("test", evaluate(loaded, test.images) | {"pca_mse": mse, "pca_psnr": psnr(mse)})
+    report("likelihood", measure_likelihood(loaded, test.images[:pictures], samples))
+    report("latents", measure_latents(loaded, test.images))
     rows: dict[str, Any] = {}
     if network is None:
         print(f"no features come for {name}, so new pictures are not measured: --features inception does it")
@@ -366,17 +377,15 @@ def main(
         rows = measure_generation(
             loaded, network, train.images, test.images, priors=priors, pictures=generated, seeds=seeds
         )
-        if fitted:
-            rows["prior"] = rows[fitted[0].name]
-        results["generation"] = {"features": chosen}
+        if taken:
+            rows["prior"] = rows[taken.name]
+        generation: dict[str, Any] = {"features": chosen}
         if isinstance(network, Classifier) and chosen == name:
-            results["generation"]["accuracy"] = accuracy(network, test)
-        results["generation"] |= {key: value for key, value in rows.items() if key not in {row.name for row in fitted}}
+            generation["accuracy"] = accuracy(network, test)
+        report("generation", generation | {key: rows[key] for key in rows if key not in {row.name for row in fitted}})
     if fitted:  # what the choice was made from; --check, which fits nothing, leaves it alone
-        results["priors"] = {
-            row.name: {"held_out": row.held_out, "seconds": row.seconds, **rows.get(row.name, {})} for row in fitted
-        }
-    show(results)
+        table = {row.name: {"held_out": row.held_out, "seconds": row.seconds} for row in fitted}
+        report("priors", {key: table[key] | rows.get(key, {}) for key in table})
 
     if check:
         claimed = {block: metrics[block] for block in BLOCKS if block in metrics}
@@ -387,9 +396,9 @@ def main(
             sys.exit("\n".join(wrong))
         print(f"all that {METRICS} claims of {', '.join(claimed)} was found to be so")
     if write:
-        write_json(folder / METRICS, metrics | results)
-        if fitted:
+        if taken:
             write_whole(folder / PRIOR, lambda path: save_prior(loaded.prior, path))
+        write_json(folder / METRICS, metrics | results)
 
 
 if __name__ == "__main__":

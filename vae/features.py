@@ -7,6 +7,7 @@ Distances in the features of two networks can't be compared: the weights are fix
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -63,11 +64,13 @@ class Inception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        try:  # here, not above: neither is a dependency, and their weights are a download
-            from torchmetrics.image.fid import NoTrainInceptionV3
+        # Its weights are a download in PyTorch's old format, of which nothing but tensors must be taken.
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        try:
+            from torchmetrics.image.fid import NoTrainInceptionV3  # here, not above: it is no dependency
 
             self.network = NoTrainInceptionV3("inception-v3-compat", features_list=["2048"])
-        except (ImportError, OSError, RuntimeError) as error:
+        except Exception as error:  # of the import, the network, or the file
             raise ValueError(
                 f"the features `inception` need `pip install torchmetrics torch-fidelity` and a network to fetch the "
                 f"weights: {str(error).partition(chr(10))[0]}"

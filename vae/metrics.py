@@ -147,6 +147,7 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3, chunk: int = 1
     Raises ValueError on other shapes or no more than k rows.
     """
     _check_features(real, generated, more_than=k)
+    real, generated = real.detach().float(), generated.detach().float()
     radii = []
     for points in (real, generated):
         # The nearest of all is the point itself: the k-th neighbour is the one after k.

@@ -117,7 +117,7 @@ class GaussianMixture(Prior):
         prior = cls(z.shape[1], components)
         prior.weights.copy_(torch.from_numpy(fitted.weights_))
         prior.means.copy_(torch.from_numpy(fitted.means_))
-        prior.scale_tril.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_)))
+        prior.scale_tril.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_).double()))
         return prior
 
 
