@@ -33,10 +33,8 @@ from tqdm import tqdm
 
 from vae.card import CURVES, SAMPLES, model_card
 from vae.data import DATASETS, batches, load_dataset
-from vae.evaluate import calibrate, evaluate
-from vae.generate import generate, reconstruct
+from vae.evaluate import calibrate, draw_samples, evaluate
 from vae.hub import CARD, METRICS, check_write, files_to_push, push_files, save_model, write, write_json
-from vae.images import enlarge, grid, to_unit
 from vae.loss import elbo, mean_error, optimal_log_scale
 from vae.metrics import pca_mse
 from vae.model import VAE, Likelihood, VAEConfig
@@ -48,7 +46,6 @@ MAX_HELD_OUT = 2000  # training pictures set aside to choose the best weights by
 CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
 MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run may take
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
-COLUMNS = 16  # pictures in a row of samples.png
 
 
 @dataclass
@@ -422,7 +419,7 @@ class Results:
                 "test": test | {"pca_mse": self.pca_mse},
                 "training": training,
             }
-            write(self.folder / SAMPLES, self.draw_samples(model).save)
+            write(self.folder / SAMPLES, draw_samples(model, self.test_images).save)
         write(self.folder / CURVES, self.draw_curves().savefig)
         write_json(self.folder / METRICS, self.metrics | {"history": self.history})
         name = self.folder.name if self.config.output is None else self.folder.as_posix()
@@ -444,13 +441,6 @@ class Results:
             f"the best weights, of epoch {self.metrics['training']['epochs']:.1f}, are in {self.folder} "
             f"(test ELBO {self.metrics['test']['elbo']:.2f} nats)"
         )
-
-    def draw_samples(self, model: VAE) -> Any:
-        """Draw test pictures, their reconstructions, and two rows from N(0, I), seeds 0 to 31."""
-        x = to_unit(self.test_images[:COLUMNS])
-        pictures = torch.cat([x, reconstruct(model, x), generate(model, range(2 * COLUMNS))])
-        sheet = grid(pictures, columns=len(x))
-        return enlarge(sheet, 2 * max(sheet.size))
 
     def draw_curves(self) -> Figure:
         """Draw how the bound, the KL divergence and the error went."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from conftest import small_model
 from torch.distributions import Normal
 
-from vae import VAE, StandardNormal, generate, reconstruct
+from vae import VAE, Flow, GaussianMixture, StandardNormal, generate, reconstruct
 from vae.generate import CHUNK, latents
+from vae.prior import Prior
 
 
 def test_the_same_seed_gives_the_same_picture_at_any_batch_size(model: VAE) -> None:
@@ -36,10 +38,35 @@ def test_temperature_scales_the_latents(model: VAE) -> None:
 
 def test_another_prior_is_used(model: VAE) -> None:
     class Point(StandardNormal):
-        def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> torch.Tensor:
-            return torch.full((n, self.latent_dim), 2.0)
+        def from_noise(self, eps: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+            return torch.full_like(eps, 2.0)
 
-    torch.testing.assert_close(generate(model, [0], prior=Point(6)), model.decode(torch.full((1, 6), 2.0)))
+    expected = model.decode(torch.full((1, 6), 2.0)).detach()
+    torch.testing.assert_close(generate(model, [0], prior=Point()), expected)
+    assert torch.equal(generate(model, [0]), generate(model, [0], prior=StandardNormal()))
+    model.prior = Point(6)  # as a model's own it is used without being named, and StandardNormal when it is
+    torch.testing.assert_close(generate(model, [0]), expected)
+    assert not torch.equal(generate(model, [0], prior=StandardNormal()), expected)
+    with pytest.raises(ValueError, match="the prior has 7 dimensions, the model's latent vectors have 6"):
+        generate(model, [0], prior=StandardNormal(7))
+
+
+@pytest.mark.parametrize("prior", [GaussianMixture(6, 50), Flow(6, layers=4, width=8)])
+def test_the_same_seed_gives_the_same_picture_whatever_the_prior(model: VAE, prior: Prior) -> None:
+    for tensor in prior.state_dict().values():  # so that it does something
+        tensor.add_(0.3 * torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0)))
+    together = generate(model, range(64), prior=prior)
+    alone = torch.cat([generate(model, [seed], prior=prior) for seed in range(64)])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+    assert not torch.equal(together, generate(model, range(64)))
+
+
+def test_a_models_prior_is_no_part_of_its_weights(model: VAE) -> None:
+    names = list(model.state_dict())
+    model.prior = Flow(6, layers=2, width=8)
+    assert list(model.state_dict()) == names
+    assert "prior" not in dict(model.named_children())
+    assert isinstance(copy.deepcopy(model).prior, Flow)
 
 
 def test_no_seeds_give_no_pictures(model: VAE) -> None:

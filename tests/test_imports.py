@@ -17,6 +17,7 @@ LATER = {
     "vae.generate": MODEL,
     "vae.data": {"vae.images"},
     "vae.metrics": {"vae.model", "vae.loss", "vae.generate", "vae.prior"},
+    "vae.features": {"vae.data", "vae.images"},
 }
 
 

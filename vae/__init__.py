@@ -1,7 +1,8 @@
 """Variational autoencoders of pictures, to read, to train and to play with.
 
 Read the modules in this order: `model` (encoder, reparameterization trick, decoder), `loss` (reconstruction and KL),
-`train.py` (the loop), `generate` (new pictures), `latent` (walks between them), `demo` (the page).
+`train.py` (the loop), `generate` (new pictures), `prior` (where they come from), `latent` (walks between them), `demo`
+(the page).
 
     from vae import VAE, generate
     model = VAE.from_pretrained("fashion-mnist")
@@ -10,7 +11,17 @@ Read the modules in this order: `model` (encoder, reparameterization trick, deco
 
 from vae.generate import generate, reconstruct
 from vae.model import VAE, VAEConfig
-from vae.prior import StandardNormal
+from vae.prior import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
 
-__all__ = ["VAE", "StandardNormal", "VAEConfig", "generate", "reconstruct"]
+__all__ = [
+    "VAE",
+    "Flow",
+    "GaussianMixture",
+    "StandardNormal",
+    "VAEConfig",
+    "generate",
+    "load_prior",
+    "reconstruct",
+    "save_prior",
+]
 __version__ = "0.1.0"

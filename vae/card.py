@@ -9,14 +9,14 @@ from typing import Any
 from vae.data import DATASETS
 from vae.model import VAEConfig
 
-SAMPLES, CURVES = "samples.png", "curves.png"
+SAMPLES, CURVES, PRIOR = "samples.png", "curves.png", "prior.safetensors"
 
 
-def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], pictures: Collection[str]) -> str:
+def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], files: Collection[str]) -> str:
     """Write the README of the model that `find_model` finds as `name`.
 
     metrics: what train.py wrote of it, or nothing at all.
-    pictures: which of SAMPLES and CURVES lie beside it.
+    files: the names of what lies beside it.
 
     Raises ValueError if the metrics are not train.py's.
     """
@@ -25,7 +25,7 @@ def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], pictures: 
     if not metrics:
         data = ModelCardData(**_DATA)
         return f"---\n{data.to_yaml()}\n---\n\n# A variational autoencoder\n\n" + _use(
-            name, config, pictures, bool(metrics)
+            name, config, files, bool(metrics)
         )
     try:
         title = DATASETS[metrics["dataset"]].title
@@ -36,8 +36,8 @@ def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], pictures: 
 
 # A variational autoencoder of {title}
 
-{_use(name, config, pictures, bool(metrics))}
-{_measured(name, config, metrics, pictures)}"""
+{_use(name, config, files, bool(metrics))}
+{_measured(name, config, metrics, files)}"""
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"the metrics of {name} are not what train.py writes ({error!r}): train it again") from error
 
@@ -78,16 +78,17 @@ def _results(name: str, config: VAEConfig, metrics: dict[str, Any]) -> dict[str,
     return known | {"model_name": name, "eval_results": results, "metrics": [result.metric_type for result in results]}
 
 
-def _use(name: str, config: VAEConfig, pictures: Collection[str], measured: bool) -> str:
+def _use(name: str, config: VAEConfig, files: Collection[str], measured: bool) -> str:
     """Show what the model does, and the three lines that make it do so."""
     caption = "Pictures decoded from N(0, I), seeds 0 to 31"
     if measured:
+        fitted = ", two rows of the same seeds from the fitted prior" if PRIOR in files else ""
         caption = (
-            "Rows from the top: test pictures, their reconstructions from the posterior mean, and two rows of pictures "
-            "decoded from N(0, I), seeds 0 to 31"
+            "Rows from the top: test pictures, their reconstructions from the posterior mean, two rows of pictures "
+            f"decoded from N(0, I), seeds 0 to 31{fitted}"
         )
     sheet = f"![{caption}]({SAMPLES})\n\n{caption}.\n\n"
-    return f"""{sheet if SAMPLES in pictures else ""}```python
+    return f"""{sheet if SAMPLES in files else ""}```python
 from vae import VAE, generate
 
 model = VAE.from_pretrained("{name}")
@@ -97,11 +98,11 @@ pictures = generate(model, seeds=range(16))  # (16, {config.channels}, {config.i
 A picture of {config.channels}×{config.image_size}×{config.image_size} becomes {config.latent_dim} numbers and comes back.
 
 Limits: it knows only pictures like those that it was trained on, and makes of any other the nearest that it knows;
-pictures decoded from N(0, I) are softer and odder than reconstructions.
+pictures decoded from N(0, I) are softer and odder than reconstructions{", those from the fitted prior hardly" if PRIOR in files else ""}.
 """
 
 
-def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], pictures: Collection[str]) -> str:
+def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Collection[str]) -> str:
     """Put the figures into a table, and say where they come from."""
     test, training = metrics["test"], metrics["training"]
     spec = DATASETS[metrics["dataset"]]
@@ -119,15 +120,41 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], pictures: C
     }
     table = "\n".join(f"| {row} | {value} |" for row, value in rows.items())
     command = " ".join(str(training["command"]).replace("`", "").split())  # it may be a stranger's
-    curves = f"\n![Curves of the training]({CURVES})\n" if CURVES in pictures else ""
+    curves = f"\n![Curves of the training]({CURVES})\n" if CURVES in files else ""
     return f"""| on the {test["pictures"]:,} test pictures | |
 |---|---|
 {table}
 
-Trained by `{command}`: {training["pictures"]:,} pictures, {training["epochs"]:.1f} epochs,
+{_generation(metrics)}Trained by `{command}`: {training["pictures"]:,} pictures, {training["epochs"]:.1f} epochs,
 {training["seconds"] / 60:.0f} minutes on {str(training["device"]).split()[0]}, {config.num_parameters:,} parameters, likelihood
 `{config.likelihood}`. The weights are those that did best on {training["validation_pictures"]:,} pictures held out from
 training. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
 {curves}
 Data: {spec.title}, {spec.source}, licence {spec.licence}.{" Weights: Apache-2.0." if spec.hub_id else ""}
+"""
+
+
+def _generation(metrics: dict[str, Any]) -> str:
+    """Put into a table how new pictures compare with real ones, if that was measured."""
+    measured = metrics.get("generation")
+    if not measured:
+        return ""
+    rows = {
+        "training-pictures": "real pictures (from the training set)",
+        "reconstruction": "reconstructions from the posterior mean",
+        "standard-normal": "new pictures from N(0, I)",
+        "prior": "new pictures from the fitted prior",
+    }
+    table = "\n".join(
+        f"| {title} | {row['frechet']:.3f} ± {row['frechet_spread']:.3f} | {row['precision']:.3f} | {row['recall']:.3f} |"
+        for key, title in rows.items()
+        if (row := measured.get(key))
+    )
+    return f"""| {measured["pictures"]:,} of each against as many test pictures | Fréchet distance | precision | recall |
+|---|---|---|---|
+{table}
+
+By the features of the classifier `{measured["features"]}` that comes with the package; mean and standard deviation over
+{measured["seeds"]} draws. Distances by other features can't be compared with these.
+
 """

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import statistics
 import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from vae.card import SAMPLES, model_card
 from vae.data import DATASETS, load_dataset
-from vae.hub import find_model, load_model, read_metrics
-from vae.images import to_unit
+from vae.features import CLASSIFIERS, Classifier, Inception, accuracy, extract_features, load_features
+from vae.generate import generate, reconstruct
+from vae.hub import CARD, METRICS, PRIOR, bundled_names, find_model, is_folder, load_model, read_metrics, write_json
+from vae.hub import write as write_whole
+from vae.images import enlarge, grid, to_unit
 from vae.loss import elbo, mean_error, optimal_log_scale
-from vae.metrics import active_units, bits_per_dimension, psnr
-from vae.model import VAE
+from vae.metrics import (
+    active_units,
+    bits_per_dimension,
+    frechet_distance,
+    importance_weighted_bound,
+    latent_use,
+    pca_mse,
+    precision_recall,
+    psnr,
+    ssim,
+)
+from vae.model import VAE, DiagonalGaussian
+from vae.prior import Flow, GaussianMixture, Prior, StandardNormal, save_prior
 
 CHUNK = 500
+COLUMNS = 16  # pictures in a row of samples.png
+MAX_HELD_OUT = 2000  # as in train.py
+FLOW_DRAWS = 4  # samples of each posterior that a flow is fitted to; a mixture, with less to learn, makes do with one
+
+
+# --- one model, one set of pictures ----------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -36,22 +64,22 @@ def evaluate(model: VAE, images: Tensor) -> dict[str, Any]:
     """Measure a model in `eval()` on images, (N, C, H, W) uint8, on its device, with one sample of z for each picture.
 
     elbo, reconstruction, kl: means over pictures, in nats, under the model's own likelihood and scale.
-    mse, psnr: of the reconstruction from the posterior mean, pixels in [0, 1], dB (of the mean squared error).
+    mse, psnr, ssim: of the reconstruction from the posterior mean, pixels in [0, 1], dB (of the mean squared error).
+    sample_mse, sample_psnr, sample_ssim: the same of the reconstruction from the sample.
     """
     likelihood = model.config.likelihood
     generator = torch.Generator(images.device).manual_seed(0)
-    sums = torch.zeros(3, dtype=torch.float64)
-    squared_error = 0.0
+    sums = torch.zeros(7, dtype=torch.float64)
     means = []
     for part in images.split(CHUNK):
         x = to_unit(part)
         output = model(x, generator)
-        bound = elbo(x, output, likelihood, model.log_scale)
-        sums += torch.stack([value.cpu().double().sum() for value in bound])  # summed there: MPS has no float64
-        squared_error += (model.decode(output.posterior.mode()) - x).square().cpu().double().sum().item()
+        values = [*elbo(x, output, likelihood, model.log_scale)]  # (B,) each
+        for picture in (model.decode(output.posterior.mode()), output.reconstruction):
+            values += [(picture - x).square().flatten(1).mean(1), ssim(picture, x)]
+        sums += torch.stack(values).cpu().double().sum(1)  # summed there: MPS has no float64
         means.append(output.posterior.mean.cpu())
-    reconstruction, kl, total = (sums / len(images)).tolist()
-    mse = squared_error / images.numel()
+    reconstruction, kl, total, mse, similarity, sample_mse, sample_similarity = (sums / len(images)).tolist()
     return {
         "pictures": len(images),
         "elbo": total,
@@ -60,28 +88,330 @@ def evaluate(model: VAE, images: Tensor) -> dict[str, Any]:
         "bits_per_dimension": bits_per_dimension(total, images[0].numel(), likelihood),
         "mse": mse,
         "psnr": psnr(mse),
+        "ssim": similarity,
+        "sample_mse": sample_mse,
+        "sample_psnr": psnr(sample_mse),
+        "sample_ssim": sample_similarity,
         "scale": model.log_scale.exp().item(),
         "active_units": active_units(torch.cat(means)),
     }
 
 
-def main(model: str, data_dir: Path = Path("data"), dataset: str | None = None) -> None:
-    """Measure a model on the test set of its dataset and print the figures.
+def measure_likelihood(model: VAE, images: Tensor, samples: int) -> dict[str, Any]:
+    """Bound log p(x) of images, (N, C, H, W) uint8, by `samples` samples of z each: means over pictures, in nats.
+
+    bound is under N(0, I), which the model was trained with, bound_with_prior under its own prior where one was fitted;
+    elbo is of the same pictures, and standard_error of the mean bound.
+    """
+    x = to_unit(images)
+
+    def bound(prior: Prior) -> Tensor:
+        generator = torch.Generator(x.device).manual_seed(0)
+        return importance_weighted_bound(model, x, samples, prior=prior, generator=generator).cpu().double()
+
+    values = bound(StandardNormal())
+    result = {
+        "pictures": len(images),
+        "samples": samples,
+        "elbo": evaluate(model, images)["elbo"],
+        "bound": values.mean().item(),
+        "standard_error": values.std(correction=0).item() / math.sqrt(len(values)),
+        "bits_per_dimension": bits_per_dimension(values.mean().item(), x[0].numel(), model.config.likelihood),
+    }
+    if not isinstance(model.prior, StandardNormal):
+        result["bound_with_prior"] = bound(copy.deepcopy(model.prior).to(x.device)).mean().item()
+    return result
+
+
+@torch.no_grad()
+def encode(model: VAE, images: Tensor) -> DiagonalGaussian:
+    """Encode images of any number, (N, C, H, W) uint8 on the model's device; the posterior, (N, D), is on the CPU."""
+    parts = [model.encode(to_unit(part)) for part in images.split(CHUNK)]
+    return DiagonalGaussian(
+        torch.cat([part.mean.cpu() for part in parts]), torch.cat([part.logvar.cpu() for part in parts])
+    )
+
+
+def measure_latents(model: VAE, images: Tensor) -> dict[str, Any]:
+    """Measure how the latent space is used by images, (N, C, H, W) uint8, in nats; see `latent_use`.
+
+    mutual_information and marginal_kl are of the N pictures, so a lower and an upper bound for pictures like them. The
+    KL to a fitted prior bounds both from the other side: nothing is nearer to the posteriors than their own mixture.
+    """
+    posterior = encode(model, images)
+    z = posterior.sample(torch.Generator().manual_seed(0))
+    use = latent_use(posterior.mean, posterior.logvar, z)
+    result: dict[str, Any] = {"pictures": len(images), "active_units": active_units(posterior.mean), **use._asdict()}
+    if not isinstance(model.prior, StandardNormal):
+        kl_to_prior = (posterior.log_prob(z) - model.prior.log_prob(z)).double().mean().item()
+        result |= {"marginal_kl_at_least": use.kl - kl_to_prior, "mutual_information_at_most": kl_to_prior}
+    return result | {"kl_per_dimension": posterior.kl_per_dimension().double().mean(dim=0).tolist()}
+
+
+# --- new pictures beside real ones -----------------------------------------------------------------------------------
+
+
+def compare(real: Tensor, others: Iterable[Tensor]) -> dict[str, float]:
+    """Compare sets of features, (N, F) each, with those of real pictures: the mean over sets, and the spread.
+
+    frechet_spread is the standard deviation over the sets; precision and recall are from 0 to 1.
+    """
+    rows = [(frechet_distance(real, other), *precision_recall(real, other)) for other in others]
+    frechet, precision, recall = zip(*rows, strict=True)
+    return {
+        "frechet": statistics.mean(frechet),
+        "frechet_spread": statistics.pstdev(frechet),
+        "precision": statistics.mean(precision),
+        "recall": statistics.mean(recall),
+    }
+
+
+def measure_generation(
+    model: VAE,
+    network: Classifier | Inception,
+    train: Tensor,
+    test: Tensor,
+    *,
+    priors: dict[str, Prior],
+    pictures: int,
+    seeds: int,
+) -> dict[str, Any]:
+    """Compare with test pictures, by the features of a network: training pictures, reconstructions, new pictures.
+
+    train, test: (N, C, H, W) uint8. `pictures` of every kind are compared, of the test set the first; for each of the
+    `seeds` others are drawn. The training pictures show how near to nothing the figures can come.
+    """
+    pictures = min(pictures, len(test), len(train))
+    test = test[:pictures]
+    real = extract_features(network, test)
+
+    def draw(prior: Prior) -> Iterable[Tensor]:
+        for seed in range(seeds):
+            made = generate(model, range(seed * pictures, (seed + 1) * pictures), prior=prior)
+            yield extract_features(network, made)
+
+    def draw_training() -> Iterable[Tensor]:
+        for seed in range(seeds):
+            chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:pictures]
+            yield extract_features(network, train[chosen.to(train.device)])
+
+    with torch.no_grad():
+        again = [
+            extract_features(network, model.decode(model.encode(to_unit(part)).mode())) for part in test.split(CHUNK)
+        ]
+    result: dict[str, Any] = {"pictures": pictures, "seeds": seeds}
+    result["training-pictures"] = compare(real, draw_training())
+    result["reconstruction"] = compare(real, [torch.cat(again)])
+    return result | {name: compare(real, draw(prior)) for name, prior in priors.items()}
+
+
+def draw_samples(model: VAE, images: Tensor) -> Image.Image:
+    """Draw images, (N, C, H, W) uint8, their reconstructions, and two rows of new pictures, seeds 0 to 31, of each prior."""
+    x = to_unit(images[:COLUMNS])
+    rows = [x, reconstruct(model, x), generate(model, range(2 * COLUMNS), prior=StandardNormal())]
+    if not isinstance(model.prior, StandardNormal):
+        rows.append(generate(model, range(2 * COLUMNS)))
+    sheet = grid(torch.cat(rows), columns=len(x))
+    return enlarge(sheet, 2 * max(sheet.size))
+
+
+# --- priors ----------------------------------------------------------------------------------------------------------
+
+
+class FittedPrior(NamedTuple):
+    """A prior, with the mean log-likelihood, in nats, of the latents of pictures held out from training."""
+
+    name: str
+    prior: Prior
+    held_out: float
+    seconds: float
+
+
+def held_out(images: Tensor) -> int:
+    """Return how many pictures at the end of a training set train.py holds out from training."""
+    return min(MAX_HELD_OUT, math.ceil(len(images) / 10))
+
+
+def fit_priors(model: VAE, images: Tensor, components: Iterable[int] = (50, 100, 200)) -> list[FittedPrior]:
+    """Fit mixtures and a flow to where the encoder puts training pictures, (N, C, H, W) uint8: the best comes first.
+
+    The last pictures, which train.py holds out, are held out here, too, to choose by.
+    """
+    posterior = encode(model, images)
+    unseen = held_out(images)
+    generator = torch.Generator().manual_seed(0)
+    draws = [posterior.sample(generator) for _ in range(FLOW_DRAWS)]
+    z, test = draws[0][:-unseen], draws[0][-unseen:]
+    fits: dict[str, Callable[[], Prior]] = {}
+    for k in components:
+        if k < len(z):
+            fits[f"mixture-{k}"] = partial(GaussianMixture.fit, z, k)
+    if z.shape[1] > 1:
+        fits["flow"] = partial(Flow.fit, torch.cat([draw[:-unseen] for draw in draws]))
+    fitted = []
+    for name, fit in fits.items():
+        began = time.monotonic()
+        prior = fit()
+        fitted.append(FittedPrior(name, prior, prior.log_prob(test).mean().item(), time.monotonic() - began))
+    return sorted(fitted, key=lambda row: row.held_out, reverse=True)
+
+
+# --- what metrics.json claims ----------------------------------------------------------------------------------------
+
+BLOCKS = "test", "likelihood", "latents", "generation"
+# How far a figure may be from what is claimed, as (part of it, absolute): other processors and versions round and draw
+# random numbers differently. What is not named here must agree to half a percent.
+TOLERANCES = {
+    "pictures": (0.0, 0.0),
+    "samples": (0.0, 0.0),
+    "seeds": (0.0, 0.0),
+    "active_units": (0.0, 1.0),
+    "accuracy": (0.0, 0.002),
+    "frechet": (0.05, 0.05),
+    "frechet_spread": (0.0, 1.0),
+    "precision": (0.0, 0.02),
+    "recall": (0.0, 0.02),
+    "standard_error": (0.05, 0.0),
+    "kl_per_dimension": (0.02, 0.02),
+}
+DEFAULT_TOLERANCE = 0.005, 1e-4
+
+
+def disagreements(claimed: Any, measured: Any, name: str = METRICS) -> list[str]:
+    """Compare two tables of figures; give one sentence for each claim that was not found to be so."""
+    if isinstance(claimed, dict):
+        table = measured if isinstance(measured, dict) else {}
+        return [
+            line for key, value in claimed.items() for line in disagreements(value, table.get(key), f"{name}: {key}")
+        ]
+    if isinstance(claimed, list) and isinstance(measured, list) and len(claimed) == len(measured):
+        return [line for a, b in zip(claimed, measured, strict=True) for line in disagreements(a, b, name)]
+    if isinstance(claimed, (int, float)) and isinstance(measured, (int, float)):
+        relative, absolute = TOLERANCES.get(name.rpartition(": ")[2], DEFAULT_TOLERANCE)
+        agree = abs(claimed - measured) <= absolute + relative * abs(claimed)  # not so for nan
+    else:
+        agree = claimed == measured
+    return [] if agree else [f"{name} is claimed to be {claimed!r:.100}, and was measured as {measured!r:.100}"]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def show(results: dict[str, Any], indent: str = "") -> None:
+    """Print a nested table of figures, one a line."""
+    for key, value in results.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            show(value, indent + "  ")
+        elif isinstance(value, list):
+            print(f"{indent}{key:{26 - len(indent)}} " + " ".join(f"{number:.2f}" for number in value))
+        else:
+            print(f"{indent}{key:{26 - len(indent)}} " + (f"{value:.5f}" if isinstance(value, float) else f"{value}"))
+
+
+def main(
+    model: str,
+    data_dir: Path = Path("data"),
+    dataset: str | None = None,
+    samples: int = 100,
+    pictures: int = 500,
+    generated: int = 10_000,
+    seeds: int = 3,
+    features: str | None = None,
+    fit_prior: bool = False,
+    prior: Literal["mixture-50", "mixture-100", "mixture-200", "flow"] | None = None,
+    write: bool = False,
+    check: bool = False,
+) -> None:
+    """Measure a model on the test set of its dataset and print the figures, which takes some minutes.
 
     Args:
         model: A bundled name, a folder that train.py wrote, or a Hub repo (owner/name).
         data_dir: Where the files of the dataset are, as for train.py.
         dataset: What to measure on, by default what the model's metrics.json names.
+        samples: Samples of z for each picture in the importance-weighted bound.
+        pictures: Test pictures in the importance-weighted bound.
+        generated: New pictures to compare with as many test pictures.
+        seeds: How often to draw them, for the mean and the spread.
+        features: What pictures are compared by: mnist or fashion-mnist, the classifiers that come with the package, or
+            inception, the usual network for photographs (it needs torchmetrics, torch-fidelity and a download). By
+            default the classifier of the dataset, if it has one.
+        fit_prior: Fit mixtures and a flow to the encoded training pictures, and take for the model's prior the one that
+            makes held-out pictures' latents most likely.
+        prior: With --fit-prior, take this one instead: the likeliest need not give the best pictures.
+        write: Put the figures into the folder's metrics.json and card, and a fitted prior and its pictures beside them.
+        check: Compare the figures with what metrics.json claims, and fail if one isn't so.
     """
-    loaded = load_model(model)
-    name = dataset or read_metrics(find_model(model)).get("dataset")
-    if name not in DATASETS:
+    folder = find_model(model)
+    if write and not (is_folder(model) or model in bundled_names()):
+        raise ValueError(f"--write needs a folder of yours, and {model} is in the cache of the Hub")
+    loaded = load_model(folder).to(memory_format=torch.channels_last)
+    metrics = read_metrics(folder)
+    name = dataset or metrics.get("dataset")
+    if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(
             f"{model} doesn't say what it was trained on: name one of {', '.join(DATASETS)} with --dataset"
         )
+    chosen = features or (name if name in CLASSIFIERS else None)
+    if chosen in CLASSIFIERS and (loaded.config.channels, loaded.config.image_size) != (1, 28):
+        raise ValueError(f"the features of {chosen} are of grey pictures of 28x28: take --features inception")
+    network = load_features(chosen) if chosen else None
     size = {"image_size": loaded.config.image_size, "channels": loaded.config.channels}
-    for key, value in evaluate(loaded, load_dataset(name, data_dir, "test", **size).images).items():
-        print(f"{key:20} {value:.5f}" if isinstance(value, float) else f"{key:20} {value}")
+    train, test = (load_dataset(name, data_dir, split, **size) for split in ("train", "test"))
+
+    fitted = fit_priors(loaded, train.images) if fit_prior else []
+    taken = next((row for row in fitted if prior in (None, row.name)), None)
+    if taken:
+        loaded.prior = taken.prior
+    elif prior:
+        raise ValueError(f"there is no {prior} to take: it needs --fit-prior and more pictures than components")
+    results: dict[str, Any] = {"dataset": name}
+
+    def report(block: str, figures: dict[str, Any]) -> None:
+        results[block] = figures
+        show({block: figures})
+
+    mse = pca_mse(train.images[: -held_out(train.images)], test.images, loaded.config.latent_dim)
+    report("test", evaluate(loaded, test.images) | {"pca_mse": mse, "pca_psnr": psnr(mse)})
+    report("likelihood", measure_likelihood(loaded, test.images[:pictures], samples))
+    report("latents", measure_latents(loaded, test.images))
+    rows: dict[str, Any] = {}
+    if network is None:
+        print(f"no features come for {name}, so new pictures are not measured: --features inception does it")
+    else:
+        priors = {"standard-normal": StandardNormal()} | {row.name: row.prior for row in fitted}
+        if not fitted and not isinstance(loaded.prior, StandardNormal):
+            priors["prior"] = loaded.prior
+        rows = measure_generation(
+            loaded, network, train.images, test.images, priors=priors, pictures=generated, seeds=seeds
+        )
+        if taken:
+            rows["prior"] = rows[taken.name]
+        generation: dict[str, Any] = {"features": chosen}
+        if isinstance(network, Classifier) and chosen == name:
+            generation["accuracy"] = accuracy(network, test)
+        report("generation", generation | {key: rows[key] for key in rows if key not in {row.name for row in fitted}})
+    if fitted:  # what the choice was made from; --check, which fits nothing, leaves it alone
+        table = {row.name: {"held_out": row.held_out, "seconds": row.seconds} for row in fitted}
+        report("priors", {key: table[key] | rows.get(key, {}) for key in table})
+
+    if check:
+        claimed = {block: metrics[block] for block in BLOCKS if block in metrics}
+        if not claimed:
+            raise ValueError(f"{folder / METRICS} claims nothing that could be checked")
+        wrong = disagreements(claimed, results)
+        if wrong:
+            sys.exit("\n".join(wrong))
+        print(f"all that {METRICS} claims of {', '.join(claimed)} was found to be so")
+    if write:
+        if taken:
+            write_whole(folder / PRIOR, lambda path: save_prior(loaded.prior, path))
+        write_whole(folder / SAMPLES, draw_samples(loaded, test.images).save)
+        write_json(folder / METRICS, metrics | results)
+        if "training" in metrics:  # else nobody knows where the model is from, and the card is left as it is
+            files = [path.name for path in folder.iterdir()]
+            card = model_card(model, loaded.config, metrics | results, files)
+            write_whole(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
 
 
 if __name__ == "__main__":

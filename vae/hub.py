@@ -21,19 +21,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from vae.card import CURVES, SAMPLES, model_card
+from vae.card import CURVES, PRIOR, SAMPLES, model_card
 from vae.generate import generate
 from vae.images import enlarge, grid
 from vae.model import VAE, VAEConfig
+from vae.prior import MAX_NUMBERS, StandardNormal, load_prior, save_prior
 
-CONFIG, WEIGHTS, METRICS, PRIOR, LATENTS = (
-    *("config.json", "model.safetensors", "metrics.json"),
-    *("prior.safetensors", "latents.safetensors"),
-)
+CONFIG, WEIGHTS, METRICS, LATENTS = "config.json", "model.safetensors", "metrics.json", "latents.safetensors"
 CARD = "README.md"
 MAX_CONFIG_BYTES = 100_000
 HEADER_BYTES = 1_000_000  # more than the header of a safetensors file of ours
-OPTIONAL = {METRICS: 1_000_000, PRIOR: 50_000_000, LATENTS: 50_000_000}  # files that may be missing, and their limits
+# The files that may be missing, and how many bytes each may have.
+OPTIONAL = {METRICS: 1_000_000, PRIOR: 4 * MAX_NUMBERS + HEADER_BYTES, LATENTS: 50_000_000}
 PATIENCE = 2.0  # seconds that a Hub has to show that it is up, before somebody who waits gets what is here already
 TIMEOUT = 60.0  # seconds that a Hub may say nothing to a request that somebody waits for
 REPO = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")  # owner/name, or owner/name@revision
@@ -293,7 +292,7 @@ def _reason(error: BaseException) -> str:
 
 
 def load_model(name: str | Path, **hub_options: Any) -> VAE:
-    """Load the model that `find_model` finds, on the CPU and in `eval()`.
+    """Load the model that `find_model` finds, with its fitted prior if it has one, on the CPU and in `eval()`.
 
     Raises ValueError in one sentence if a file is missing, broken, or doesn't fit the config to the letter.
     """
@@ -320,6 +319,13 @@ def load_model(name: str | Path, **hub_options: Any) -> VAE:
         if not tensors[key].isfinite().all():
             raise ValueError(f"{folder / WEIGHTS} has values in {key} that are not finite")
     model.load_state_dict(tensors, assign=True)
+    if (folder / PRIOR).is_file():
+        model.prior = load_prior(folder / PRIOR)
+        if model.prior.latent_dim != model.config.latent_dim:
+            raise ValueError(
+                f"{folder / PRIOR} has {model.prior.latent_dim} dimensions, and the latent vectors of its model "
+                f"{model.config.latent_dim}"
+            )
     model.origin = folder
     return model.eval()
 
@@ -346,12 +352,19 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def save_model(model: VAE, folder: str | Path) -> None:
-    """Write config.json and model.safetensors into folder, each whole or not at all."""
+    """Write config.json, model.safetensors and a fitted prior into folder, each whole or not at all.
+
+    A prior that is there goes if the model has none: it would be that of other weights.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write(folder / WEIGHTS, lambda path: path.write_bytes(save(tensors, metadata={"format": "pt"})))
     write_json(folder / CONFIG, vars(model.config))
+    if isinstance(model.prior, StandardNormal):
+        (folder / PRIOR).unlink(missing_ok=True)
+    else:
+        write(folder / PRIOR, lambda path: save_prior(model.prior, path))
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:

@@ -11,10 +11,13 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from vae.prior import Prior
 
 Likelihood = Literal["gaussian", "laplace", "bernoulli", "mse"]
 
@@ -185,6 +188,11 @@ class DiagonalGaussian:
         """Return the most likely z of each example, (B, D)."""
         return self.mean
 
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Compute log q(z|x) of one z for each example in nats, (B, D) -> (B,)."""
+        standardized = (z - self.mean) * torch.exp(-0.5 * self.logvar)
+        return -0.5 * (standardized.square() + self.logvar + math.log(2 * math.pi)).sum(dim=1)
+
     def kl_per_dimension(self) -> Tensor:
         """Compute KL(q(z|x) || N(0, I)) in nats for each latent dimension, (B, D) (Kingma & Welling, appendix B)."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
@@ -261,9 +269,14 @@ class VAEOutput(NamedTuple):
 
 
 class VAE(nn.Module):
-    """A variational autoencoder of square pictures: `encode`, `decode`, and both in `forward`."""
+    """A variational autoencoder of square pictures: `encode`, `decode`, and both in `forward`.
+
+    prior: where `generate` draws latent vectors from, N(0, I) unless another was fitted. It stays on the CPU, and is
+        not part of `state_dict()`: it is fitted after training, and has a file of its own.
+    """
 
     log_scale: Tensor
+    prior: Prior
     origin: Path | None = None  # the folder that it was loaded from
 
     def __init__(self, config: VAEConfig | None = None) -> None:
@@ -273,6 +286,15 @@ class VAE(nn.Module):
         self.decoder = Decoder(self.config)
         # ln of the calibrated σ (gaussian) or b (laplace) of p(x|z), in units of the [0, 1] pixel range: see vae.loss.
         self.register_buffer("log_scale", torch.zeros(()))
+        from vae.prior import StandardNormal  # here, not above: the maths of this file has no need of it
+
+        self.prior = StandardNormal(self.config.latent_dim)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "prior":
+            object.__setattr__(self, name, value)  # past nn.Module, which would make it a part of the state_dict
+        else:
+            super().__setattr__(name, value)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         """Return the posterior q(z|x) of pictures x in [0, 1], (B, C, H, W). Raises ValueError on another shape."""

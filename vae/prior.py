@@ -1,23 +1,299 @@
-"""Priors p(z): where the latent vectors of new pictures come from."""
+"""Priors p(z): where the latent vectors of new pictures come from.
+
+Training pulls every q(z|x) towards N(0, I), but all of them together, the aggregate posterior, fill it unevenly: in
+between lie gaps that the decoder was never asked about. The best prior of a trained encoder and decoder is the
+aggregate posterior itself (Tomczak & Welling, "VAE with a VampPrior", AISTATS 2018, https://arxiv.org/abs/1705.07120),
+so a density fitted to samples of it gives better pictures (Ghosh et al., "From Variational to Deterministic
+Autoencoders", ICLR 2020, https://arxiv.org/abs/1903.12436).
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import warnings
+from pathlib import Path
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+CHUNK = 2000  # latent vectors that a mixture scores at once, which bounds the memory
+MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
+MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that no layer can overflow
+MAX_NUMBERS = 25_000_000  # 100 MB: a file from a stranger must not ask for more
 
 
-class StandardNormal:
-    """The prior of the tutorial, N(0, I) in `latent_dim` dimensions: it has nothing to fit."""
+class Prior(nn.Module):
+    """A distribution of latent vectors, written as a map that makes them of standard normal noise, row by row.
 
-    def __init__(self, latent_dim: int) -> None:
-        self.latent_dim = latent_dim
+    So the noise of one seed becomes the same latent vector, alone or among others. `latent_dim`, D, is None where any
+    will do. Everything is float32, on the device that the module was moved to.
+    """
 
-    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """Draw n latent vectors, (n, D), on the CPU; `temperature` multiplies the standard deviation."""
-        return temperature * torch.randn(n, self.latent_dim, generator=generator)
+    latent_dim: int | None
+
+    def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
+        """Turn standard normal noise into latent vectors, (B, D) -> (B, D); `temperature` multiplies the noise."""
+        raise NotImplementedError
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Compute log p(z) in nats, (B, D) -> (B,)."""
+        """Compute log p(z) in nats, (B, D) -> (B,), differentiable."""
+        raise NotImplementedError
+
+    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw n latent vectors, (n, D), from noise of the CPU. Raises ValueError if the dimension is not known."""
+        if self.latent_dim is None:
+            raise ValueError(f"{type(self).__name__}() has no dimension: give it latent_dim to sample without a model")
+        return self.from_noise(torch.randn(n, self.latent_dim, generator=generator), temperature)
+
+
+class StandardNormal(Prior):
+    """The prior of the tutorial, N(0, I): it has nothing to fit. `latent_dim` is only needed to `sample`."""
+
+    def __init__(self, latent_dim: int | None = None) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
+        return temperature * eps
+
+    def log_prob(self, z: Tensor) -> Tensor:
         return -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
+
+
+class GaussianMixture(Prior):
+    """Gaussians with full covariances, Σ_k w_k N(μ_k, L_k L_kᵀ): simple, quick to fit and hard to beat.
+
+    Temperature multiplies the noise within a component and leaves the choice of it alone: at 0 the μ_k remain.
+    """
+
+    weights: Tensor  # (K,), their sum is 1
+    means: Tensor  # (K, D)
+    scale_tril: Tensor  # (K, D, D), the L_k, lower triangular
+
+    def __init__(self, latent_dim: int, components: int) -> None:
+        super().__init__()
+        self.latent_dim, self.components = latent_dim, components
+        self.register_buffer("weights", torch.full((components,), 1 / components))
+        self.register_buffer("means", torch.zeros(components, latent_dim))
+        self.register_buffer("scale_tril", torch.eye(latent_dim).repeat(components, 1, 1))
+
+    def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
+        # The first number of a row, as a quantile, picks the component. Where in its component's share it fell is
+        # uniform and independent of the choice: made normal again, it serves as noise, and no second draw is needed.
+        eps = eps.to(self.means.device)
+        ends = self.weights.cumsum(0)  # (K,)
+        quantile = torch.special.ndtr(eps[:, 0].contiguous())  # (B,)
+        k = torch.searchsorted(ends, quantile).clamp(max=self.components - 1)  # (B,)
+        within = 1 - (ends[k] - quantile) / self.weights[k]  # (B,) in [0, 1] but for rounding
+        first = torch.special.ndtri(within.clamp(1e-6, 1 - 1e-6))  # within 4.8 standard deviations
+        eps = torch.cat([first[:, None], eps[:, 1:]], dim=1)
+        return self.means[k] + temperature * (self.scale_tril[k] @ eps[:, :, None])[:, :, 0]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return torch.cat([self._log_joint(part).logsumexp(dim=1) for part in z.split(CHUNK)])
+
+    def _log_joint(self, z: Tensor) -> Tensor:
+        """Compute log w_k + log N(z; μ_k, L_k L_kᵀ), (B, D) -> (B, K)."""
+        identity = torch.eye(z.shape[1], device=z.device)
+        whiten = torch.linalg.solve_triangular(self.scale_tril, identity, upper=False)  # (K, D, D)
+        centres = (whiten @ self.means[:, :, None])[:, :, 0]  # (K, D)
+        white = (z @ whiten.flatten(0, 1).T).unflatten(1, centres.shape) - centres  # (B, K, D)
+        log_normal = -0.5 * (white.square() + math.log(2 * math.pi)).sum(dim=2)
+        return log_normal - self.scale_tril.diagonal(dim1=1, dim2=2).log().sum(dim=1) + self.weights.log()
+
+    @classmethod
+    def fit(cls, z: Tensor, components: int = 100, seed: int = 0) -> GaussianMixture:
+        """Fit a mixture to samples of the aggregate posterior, (N, D), by expectation-maximization; it is on the CPU."""
+        from sklearn.exceptions import ConvergenceWarning  # here: sampling and scoring have no need of it
+        from sklearn.mixture import GaussianMixture as Mixture
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # after 100 rounds little is left to gain
+            fitted = Mixture(components, reg_covar=MIN_VARIANCE, random_state=seed).fit(z.cpu().numpy())
+        prior = cls(z.shape[1], components)
+        prior.weights.copy_(torch.from_numpy(fitted.weights_))
+        prior.means.copy_(torch.from_numpy(fitted.means_))
+        prior.scale_tril.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_).double()))
+        return prior
+
+
+class Coupling(nn.Module):
+    """Shift and stretch one half of a vector by what a small network says of the other half, which stays as it is.
+
+    Both ways take one pass, and the logarithm of the determinant is a sum (Dinh, Sohl-Dickstein & Bengio, "Density
+    estimation using Real NVP", ICLR 2017, https://arxiv.org/abs/1605.08803).
+    """
+
+    def __init__(self, latent_dim: int, width: int) -> None:
+        super().__init__()
+        self.halves = [latent_dim // 2, latent_dim - latent_dim // 2]
+        self.network = nn.Sequential(
+            *(nn.Linear(self.halves[0], width), nn.SiLU()),
+            *(nn.Linear(width, width), nn.SiLU()),
+            nn.Linear(width, 2 * self.halves[1]),
+        )
+        for parameter in self.network[-1].parameters():
+            nn.init.zeros_(parameter)  # at first, nothing is moved
+
+    def shift_and_log_scale(self, half: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = self.network(half).chunk(2, dim=1)
+        return shift, MAX_LOG_SCALE * torch.tanh(raw / MAX_LOG_SCALE)
+
+    def from_noise(self, eps: Tensor) -> Tensor:
+        """Turn a vector nearer to the noise into one nearer to the data, (B, D) -> (B, D)."""
+        kept, moved = eps.split(self.halves, dim=1)
+        shift, log_scale = self.shift_and_log_scale(kept)
+        return torch.cat([kept, moved * log_scale.exp() + shift], dim=1)
+
+    def to_noise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo `from_noise`; the second tensor, (B,), is the logarithm of the determinant of the undoing."""
+        kept, moved = z.split(self.halves, dim=1)
+        shift, log_scale = self.shift_and_log_scale(kept)
+        return torch.cat([kept, (moved - shift) * torch.exp(-log_scale)], dim=1), -log_scale.sum(dim=1)
+
+
+class Flow(Prior):
+    """Coupling layers, of which each moves half of the vector: an exact density, and both ways in one pass.
+
+    Temperature multiplies the noise that goes in. As a module whose log_prob is differentiable in its own parameters,
+    it can also be trained together with a VAE, in the place of N(0, I).
+    """
+
+    mean: Tensor  # (D,) and
+    std: Tensor  # (D,) of the data, taken off before the first layer
+
+    def __init__(self, latent_dim: int, layers: int, width: int) -> None:
+        super().__init__()
+        if latent_dim < 2:
+            raise ValueError(f"a flow needs two latent dimensions or more, got {latent_dim}")
+        self.latent_dim, self.width = latent_dim, width
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("std", torch.ones(latent_dim))
+        layer_list = nn.ModuleList(Coupling(latent_dim, width) for _ in range(layers))
+        self.layers = cast(list[Coupling], layer_list)  # which it is to the reader
+        # After each layer the numbers are dealt into two piles, so that all get moved, by ever other ones.
+        self.order = [*range(1, latent_dim, 2), *range(0, latent_dim, 2)]
+        self.order_back = [self.order.index(i) for i in range(latent_dim)]
+
+    def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
+        z = temperature * eps.to(self.mean.device)
+        for layer in self.layers:
+            z = layer.from_noise(z)[:, self.order]
+        return z * self.std + self.mean
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        eps, log_det = (z - self.mean) / self.std, -self.std.log().sum()
+        for layer in reversed(self.layers):
+            eps, change = layer.to_noise(eps[:, self.order_back])
+            log_det = log_det + change
+        return StandardNormal().log_prob(eps) + log_det
+
+    @classmethod
+    def fit(cls, z: Tensor, layers: int = 16, width: int = 128, steps: int = 3000, seed: int = 0) -> Flow:
+        """Fit a flow to samples of the aggregate posterior, (N, D), by maximum likelihood on their device."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            flow = cls(z.shape[1], layers, width)
+        flow.mean.copy_(z.mean(dim=0))
+        flow.std.copy_(z.std(dim=0).clamp(min=math.sqrt(MIN_VARIANCE)))
+        flow.to(z.device)
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.Adam(flow.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+        for _ in range(steps):
+            batch = torch.randint(len(z), (512,), generator=generator).to(z.device)
+            loss = -flow.log_prob(z[batch]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(flow.parameters(), max_norm=5.0)
+            optimizer.step()
+            schedule.step()
+        return flow.requires_grad_(False)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+# Each kind with the whole numbers that it is made from, and the range of each.
+KINDS: dict[str, tuple[type[Prior], dict[str, tuple[int, int]]]] = {
+    "standard-normal": (StandardNormal, {"latent_dim": (1, 4096)}),
+    "gaussian-mixture": (GaussianMixture, {"latent_dim": (1, 4096), "components": (1, 10_000)}),
+    "flow": (Flow, {"latent_dim": (2, 4096), "layers": (1, 64), "width": (1, 4096)}),
+}
+
+
+def save_prior(prior: Prior, path: str | Path) -> None:
+    """Write a prior to a safetensors file; what kind it is, and of which sizes, is JSON in the file's metadata."""
+    kind = next((kind for kind, (cls, _) in KINDS.items() if type(prior) is cls), None)
+    if kind is None or prior.latent_dim is None:
+        raise ValueError(f"only {', '.join(KINDS)} of a known latent_dim can be saved, got {prior}")
+    sizes: dict[str, int] = {"latent_dim": prior.latent_dim}
+    if isinstance(prior, GaussianMixture):
+        sizes["components"] = prior.components
+    if isinstance(prior, Flow):
+        sizes |= {"layers": len(prior.layers), "width": prior.width}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in prior.state_dict().items()}
+    Path(path).write_bytes(save(tensors, metadata={"prior": json.dumps({"kind": kind, **sizes})}))
+
+
+def load_prior(path: str | Path) -> Prior:
+    """Load what `save_prior` wrote, on the CPU and with no gradients asked for.
+
+    Raises ValueError in one sentence if the file is missing, broken, asks for too much, or doesn't hold to the letter
+    what its description says; that is found out before memory is taken for it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            with torch.device("meta"):  # shapes only
+                prior = _build((file.metadata() or {}).get("prior"))
+            expected = prior.state_dict()
+            numbers = sum(tensor.numel() for tensor in expected.values())
+            if numbers > MAX_NUMBERS:
+                raise ValueError(f"it asks for {numbers:,} numbers, more than the {MAX_NUMBERS:,} allowed")
+            if set(file.keys()) != set(expected):
+                raise ValueError(f"it should hold {', '.join(expected) or 'no tensors'} and no other tensors")
+            for key, tensor in expected.items():
+                found = file.get_slice(key)
+                if found.get_shape() != list(tensor.shape) or found.get_dtype() != "F32":
+                    raise ValueError(
+                        f"{key} should be F32 {[*tensor.shape]}, got {found.get_dtype()} {found.get_shape()}"
+                    )
+            tensors = {key: file.get_tensor(key) for key in expected}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no safetensors file that can be read ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} holds no prior: {error}") from error
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} holds no prior: values in {key} are not finite")
+    if isinstance(prior, GaussianMixture):
+        weights, scale_tril = tensors["weights"], tensors["scale_tril"]
+        if (weights <= 0).any() or abs(weights.sum() - 1) > 1e-3:
+            raise ValueError(f"{path} holds no prior: weights should be positive and their sum 1")
+        if (scale_tril.diagonal(dim1=1, dim2=2) <= 0).any() or scale_tril.triu(1).any():
+            raise ValueError(f"{path} holds no prior: scale_tril should be lower triangular with a positive diagonal")
+    if isinstance(prior, Flow) and (tensors["std"] <= 0).any():
+        raise ValueError(f"{path} holds no prior: std should be positive")
+    prior.load_state_dict(tensors, assign=True)
+    return prior.requires_grad_(False)
+
+
+def _build(description: str | None) -> Prior:
+    """Make the prior that a description names, untrained. Raises ValueError if it is not exactly that of a known kind."""
+    try:
+        values: Any = json.loads(description or "")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError("its metadata doesn't describe one in JSON") from error
+    kind = values.pop("kind", None) if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"its kind should be one of {', '.join(KINDS)}, got {kind!r:.100}")
+    cls, ranges = KINDS[kind]
+    if set(values) != set(ranges):
+        raise ValueError(f"a {kind} is described by {', '.join(ranges)}, got {', '.join(values):.100}")
+    for name, (low, high) in ranges.items():
+        if type(values[name]) is not int or not low <= values[name] <= high:
+            raise ValueError(f"{name} should be a whole number from {low} to {high}, got {values[name]!r:.100}")
+    return cls(**values)

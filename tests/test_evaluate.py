@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from conftest import small_model
+from torch.distributions import MultivariateNormal
+
+import vae.evaluate
+from vae import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
+from vae.data import Pictures, load_examples
+from vae.evaluate import compare, disagreements, encode, fit_priors, main, measure_latents, measure_likelihood
+from vae.images import to_unit
+from vae.metrics import ssim
+
+FEW: dict[str, Any] = {"samples": 3, "pictures": 5, "generated": 40, "seeds": 2}
+
+
+def halves(name: str, data_dir: Path, split: Literal["train", "test"], **size: int) -> Pictures:
+    """The examples in the place of the data that is not there: every other one is for training."""
+    images, labels = load_examples(name)
+    assert labels is not None
+    part = slice(0, None, 2) if split == "train" else slice(1, None, 2)
+    return Pictures(images[part], labels[part])
+
+
+@pytest.fixture(autouse=True)
+def brief_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit flows in no time."""
+    fit = Flow.fit
+    monkeypatch.setattr(Flow, "fit", lambda z: fit(z, layers=2, width=8, steps=20))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model's folder as train.py leaves it, and examples in the place of data."""
+    monkeypatch.setattr(vae.evaluate, "load_dataset", halves)
+    small_model().save_pretrained(tmp_path)
+    (tmp_path / "metrics.json").write_text(json.dumps({"dataset": "mnist", "history": [1, 2]}))
+    return tmp_path
+
+
+def test_figures_that_are_written_are_found_to_be_so_when_checked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(str(folder), **FEW, fit_prior=True, write=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["history"] == [1, 2]  # what was there is kept
+    assert metrics["test"]["pictures"] == 120
+    assert metrics["test"]["psnr"] == pytest.approx(-10 * math.log10(metrics["test"]["mse"]))
+    assert metrics["likelihood"]["bound"] == pytest.approx(metrics["likelihood"]["elbo"], abs=2)  # of an untrained one
+    assert {"bound_with_prior", "standard_error"} < metrics["likelihood"].keys()
+    latents = metrics["latents"]
+    assert latents["kl"] == pytest.approx(latents["mutual_information"] + latents["marginal_kl"])
+    assert sum(latents["kl_per_dimension"]) == pytest.approx(latents["kl"], rel=1e-5)
+    generation = metrics["generation"]
+    assert generation["accuracy"] > 0.97
+    assert {"training-pictures", "reconstruction", "standard-normal", "prior"} < generation.keys()
+    assert generation["training-pictures"]["frechet"] < generation["standard-normal"]["frechet"]
+    best = max(metrics["priors"].values(), key=lambda row: row["held_out"])
+    assert generation["prior"]["frechet"] == best["frechet"]
+    assert load_prior(folder / "prior.safetensors").latent_dim == 6
+
+    main(str(folder), **FEW, check=True)
+    assert "all that metrics.json claims of test, likelihood, latents, generation was found" in capsys.readouterr().out
+
+    metrics["test"]["elbo"] *= 1.02
+    metrics["generation"]["prior"]["recall"] += 0.1
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(SystemExit) as caught:
+        main(str(folder), **FEW, check=True)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("metrics.json: test: elbo is claimed to be ")
+    assert second.startswith("metrics.json: generation: prior: recall is claimed to be ")
+
+
+def test_another_prior_than_the_likeliest_can_be_taken(folder: Path) -> None:
+    main(str(folder), **FEW, fit_prior=True, prior="mixture-50", write=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["generation"]["prior"]["frechet"] == metrics["priors"]["mixture-50"]["frechet"]
+    stored = load_prior(folder / "prior.safetensors")
+    assert isinstance(stored, GaussianMixture)
+    assert stored.components == 50
+
+
+def test_a_model_without_a_classifier_is_measured_but_for_its_new_pictures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(vae.evaluate, "CLASSIFIERS", ())
+    main(str(folder), **FEW, write=True)
+    assert "new pictures are not measured" in capsys.readouterr().out
+    assert "generation" not in json.loads((folder / "metrics.json").read_text())
+
+
+def test_what_can_not_be_done_is_said(folder: Path) -> None:
+    with pytest.raises(ValueError, match="claims nothing that could be checked"):
+        main(str(folder), **FEW, check=True)
+    with pytest.raises(ValueError, match="there is no flow to take: it needs --fit-prior"):
+        main(str(folder), **FEW, prior="flow")
+    save_prior(StandardNormal(7), folder / "prior.safetensors")
+    with pytest.raises(ValueError, match=r"prior\.safetensors has 7 dimensions, its model another number"):
+        main(str(folder), **FEW)
+    (folder / "prior.safetensors").unlink()
+    (folder / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="doesn't say what it was trained on"):
+        main(str(folder), **FEW)
+    small_model(channels=3, image_size=16).save_pretrained(folder)
+    with pytest.raises(ValueError, match="features of mnist are of grey pictures of 28x28"):
+        main(str(folder), dataset="folder", features="mnist", **FEW)
+
+
+def test_the_command_fails_in_one_sentence() -> None:
+    command = [sys.executable, "-m", "vae.evaluate", "no-such-model"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("vae.evaluate: there is no model 'no-such-model'")
+    assert done.stderr.count("\n") == 1
+
+
+# --- the parts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claimed", "measured", "agree"),
+    [
+        ({"elbo": 800.0}, {"elbo": 803.0, "more": 1}, True),
+        ({"elbo": 800.0}, {"elbo": 805.0}, False),
+        ({"elbo": 800.0}, {"elbo": math.nan}, False),
+        ({"elbo": 800.0}, {}, False),
+        ({"elbo": 800.0}, None, False),
+        ({"bits_per_dimension": None}, {"bits_per_dimension": None}, True),
+        ({"bits_per_dimension": None}, {"bits_per_dimension": 6.0}, False),
+        ({"pictures": 10_000}, {"pictures": 10_001}, False),
+        ({"prior": {"frechet": 3.0}}, {"prior": {"frechet": 3.19}}, True),
+        ({"prior": {"frechet": 3.0}}, {"prior": {"frechet": 3.21}}, False),
+        ({"kl_per_dimension": [1.0, 2.0]}, {"kl_per_dimension": [1.01, 2.0]}, True),
+        ({"kl_per_dimension": [1.0, 2.0]}, {"kl_per_dimension": [1.1, 2.0]}, False),
+        ({"kl_per_dimension": [1.0, 2.0]}, {"kl_per_dimension": [1.0]}, False),
+        ({"features": "mnist"}, {"features": "inception"}, False),
+    ],
+)
+def test_claims_are_compared_within_their_tolerances(claimed: Any, measured: Any, agree: bool) -> None:
+    assert (disagreements(claimed, measured) == []) is agree
+
+
+def test_evaluate_measures_reconstructions_from_the_sample_as_from_the_mean() -> None:
+    model = small_model()
+    images = load_examples("mnist").images[:30]
+    figures = vae.evaluate.evaluate(model, images)
+    x = to_unit(images)
+    with torch.no_grad():
+        output = model(x, torch.Generator().manual_seed(0))
+        mean_picture = model.decode(output.posterior.mean)
+    assert figures["ssim"] == pytest.approx(ssim(mean_picture, x).mean().item(), rel=1e-4)
+    assert figures["sample_ssim"] == pytest.approx(ssim(output.reconstruction, x).mean().item(), rel=1e-4)
+    assert figures["sample_mse"] == pytest.approx((output.reconstruction - x).square().mean().item(), rel=1e-4)
+
+
+def test_the_prior_that_fits_best_comes_first_and_tightens_the_bounds() -> None:
+    """Where the aggregate posterior is far from N(0, I), even one Gaussian fitted to it is a better prior."""
+    model = small_model()
+    with torch.no_grad():
+        model.encoder.mean.bias.add_(3)
+    images = load_examples("mnist").images
+    rows = fit_priors(model, images, components=(1, 3))
+    assert [row.held_out for row in rows] == sorted((row.held_out for row in rows), reverse=True)
+    assert {row.name for row in rows} == {"mixture-1", "mixture-3", "flow"}
+    single = next(row.prior for row in rows if row.name == "mixture-1")
+    assert isinstance(single, GaussianMixture)
+    z = encode(model, images[:-24]).sample(torch.Generator().manual_seed(0))
+    gaussian = MultivariateNormal(z.mean(0), torch.cov(z.T))
+    torch.testing.assert_close(single.log_prob(z).mean(), gaussian.log_prob(z).mean(), atol=0.3, rtol=0)
+
+    plain = measure_latents(model, images[:100])
+    assert "marginal_kl_at_least" not in plain
+    model.prior = single
+    fitted = measure_latents(model, images[:100])
+    assert fitted["kl"] == pytest.approx(fitted["marginal_kl_at_least"] + fitted["mutual_information_at_most"])
+    noise = 0.2  # of the samples
+    assert 0.9 * fitted["marginal_kl"] < fitted["marginal_kl_at_least"] < fitted["marginal_kl"] + noise
+    likelihood = measure_likelihood(model, images[:10], samples=20)
+    assert likelihood["bound_with_prior"] > likelihood["bound"]
+
+
+def test_compare_gives_mean_and_spread_over_sets() -> None:
+    real = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    row = compare(real, [real, real + 2])
+    assert row["frechet"] == pytest.approx(8)
+    assert row["frechet_spread"] == pytest.approx(8)
+    assert row["precision"] > 0.5
+    assert compare(real, [real])["frechet_spread"] == 0

@@ -1,0 +1,167 @@
+"""What sets of pictures are compared by: the features of a small classifier, which comes with the package.
+
+A Fréchet distance is only as telling as its features, and those of a network for photographs say little about digits.
+So each of the small grey datasets has a classifier of its own, trained by `python -m vae.features --dataset mnist`.
+Distances in the features of two networks can't be compared: the weights are fixed, and their accuracy is on record.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vae.data import Pictures, load_dataset
+from vae.images import to_uint8, to_unit
+
+FOLDER = Path(__file__).parent / "classifiers"
+CLASSIFIERS = "mnist", "fashion-mnist"  # the datasets that have one
+EPOCHS = 8
+BATCH_SIZE = 128
+PEAK_LR = 4e-3
+CHUNK = 500  # pictures looked at at once, which bounds the memory
+
+
+class Classifier(nn.Module):
+    """Sort grey pictures of 28x28 into 10 classes, (B, 1, 28, 28) in [0, 1] -> logits, (B, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.PixelUnshuffle(2),  # (B, 4, 14, 14)
+            *_convolution(4, 48),
+            nn.MaxPool2d(2),  # (B, 48, 7, 7)
+            *_convolution(48, 80),
+            *_convolution(80, 64, stride=2),  # (B, 64, 4, 4)
+            nn.Flatten(),
+            nn.Linear(64 * 4 * 4, 96, bias=False),
+            nn.BatchNorm1d(96),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(96, 10)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the last layer decides by, (B, 1, 28, 28) in [0, 1] -> (B, 96)."""
+        return self.trunk(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+class Inception(nn.Module):
+    """The network of the usual FID for photographs, (B, 1 or 3, H, W) in [0, 1] -> (B, 2048), by way of torchmetrics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Its weights are a download in PyTorch's old format, of which nothing but tensors must be taken.
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        try:
+            from torchmetrics.image.fid import NoTrainInceptionV3  # here, not above: it is no dependency
+
+            self.network = NoTrainInceptionV3("inception-v3-compat", features_list=["2048"])
+        except Exception as error:  # of the import, the network, or the file
+            raise ValueError(
+                f"the features `inception` need `pip install torchmetrics torch-fidelity` and a network to fetch the "
+                f"weights: {str(error).partition(chr(10))[0]}"
+            ) from error
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.network(to_uint8(x).expand(-1, 3, -1, -1))
+
+
+def load_features(name: str) -> Classifier | Inception:
+    """Load the network called `name`, in `eval()` on the CPU; its `features` turn pictures in [0, 1] into (B, F).
+
+    name: a dataset that has a classifier, or `inception`. Raises ValueError in one sentence if there is none.
+    """
+    if name == "inception":
+        return Inception().eval()
+    if name not in CLASSIFIERS:
+        raise ValueError(f"no classifier comes for {name!r}: take features of {', '.join(CLASSIFIERS)} or inception")
+    network = Classifier()
+    network.load_state_dict(load_file(FOLDER / f"{name}.safetensors"))  # float16 in the file, float32 here
+    return network.eval()
+
+
+@torch.no_grad()
+def extract_features(network: Classifier | Inception, x: Tensor) -> Tensor:
+    """Look at pictures of any number, (N, C, H, W) uint8 or in [0, 1], in chunks -> features, (N, F)."""
+    return torch.cat([network.features(_to_unit(part)) for part in x.split(CHUNK)])
+
+
+@torch.no_grad()
+def accuracy(network: Classifier, pictures: Pictures) -> float:
+    """Return the part of pictures that the classifier sorts right, 0 to 1."""
+    assert pictures.labels is not None
+    parts = zip(pictures.images.split(CHUNK), pictures.labels.split(CHUNK), strict=True)
+    return sum(int((network(to_unit(x)).argmax(1) == y).sum()) for x, y in parts) / len(pictures.labels)
+
+
+def _to_unit(x: Tensor) -> Tensor:
+    return to_unit(x) if x.dtype == torch.uint8 else x
+
+
+def train(pictures: Pictures, *, mirror: bool, epochs: int = EPOCHS, seed: int = 0) -> Classifier:
+    """Train a classifier on pictures and their labels; `mirror` shows half of them mirrored, the others move a pixel.
+
+    The same seed on the same machine gives the same classifier, in `eval()`.
+    """
+    from tqdm import trange
+
+    assert pictures.labels is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Classifier().to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
+        steps = len(pictures.images) // BATCH_SIZE
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=epochs * steps)
+        for _ in trange(epochs, desc="epochs", disable=None):
+            for batch in torch.randperm(len(pictures.images))[: steps * BATCH_SIZE].split(BATCH_SIZE):
+                x = to_unit(pictures.images[batch])
+                if mirror:
+                    x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3))
+                else:
+                    x = x.roll(torch.randint(-1, 2, (2,)).tolist(), dims=(2, 3))  # the borders are empty
+                loss = F.cross_entropy(network(x), pictures.labels[batch], label_smoothing=0.05)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    return network.eval()
+
+
+def main(dataset: Literal["mnist", "fashion-mnist"], data_dir: Path = Path("data"), output: Path = FOLDER) -> None:
+    """Train the classifier of a dataset and put it, in float16, where `load_features` finds it: a few minutes.
+
+    Args:
+        dataset: What to sort.
+        data_dir: Where the files of the dataset are, as for train.py.
+        output: Folder to write DATASET.safetensors into.
+    """
+    network = train(load_dataset(dataset, data_dir, "train"), mirror=dataset == "fashion-mnist").half()
+    reached = accuracy(network.float(), load_dataset(dataset, data_dir, "test"))
+    tensors = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    output.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, output / f"{dataset}.safetensors", metadata={"dataset": dataset, "accuracy": f"{reached:.4f}"})
+    print(f"{100 * reached:.2f} % of the test pictures of {dataset} are sorted right")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    try:
+        tyro.cli(main, prog="python -m vae.features")
+    except (ValueError, OSError) as error:
+        sys.exit(f"vae.features: {error}")
