@@ -23,7 +23,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from torch import Tensor
 
-from vae import VAE, generate
+from vae import VAE, StandardNormal, generate
 from vae.images import to_pil, to_uint8
 
 CLOSED = "http://127.0.0.1:9"  # no server is there
@@ -79,7 +79,7 @@ def sneaker(sneakers: Tensor, tmp_path: Path) -> Path:
 
 
 def test_generate_endpoint_gives_the_pictures_of_the_package(client: Client) -> None:
-    gallery = client.predict("mnist", 3, 17, 1, api_name="/generate")
+    gallery = client.predict("mnist", 3, 17, 1, "fitted", api_name="/generate")
     expected = to_uint8(generate(VAE.from_pretrained("mnist"), [17, 18, 19]))
     for entry, row, seed in zip(gallery, expected, (17, 18, 19), strict=True):
         assert entry["caption"] == f"seed {seed}"
@@ -290,8 +290,8 @@ def test_a_page_shows_a_model_of_the_hub_and_the_cache_when_the_hub_is_gone(
     cache = {"HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
     with running("--model", "somebody/fashion", HF_ENDPOINT=hub.url, **cache) as address:
         client = Client(address, download_files=str(tmp_path), verbose=False, analytics_enabled=False)
-        gallery = client.predict("somebody/fashion", 1, 5, 1, api_name="/generate")
-        expected = to_uint8(generate(VAE.from_pretrained("fashion-mnist"), [5]))
+        gallery = client.predict("somebody/fashion", 1, 5, 1, "standard-normal", api_name="/generate")
+        expected = to_uint8(generate(VAE.from_pretrained("fashion-mnist"), [5], prior=StandardNormal()))
         with Image.open(gallery[0]["image"]) as picture:
             assert np.abs(np.array(picture.convert("L"), dtype=int) - expected[0, 0].numpy()).max() <= 1
         client.close()

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import app
-from vae import VAE, generate, reconstruct
+from vae import VAE, StandardNormal, generate, reconstruct
 from vae.demo import MAX_SEED, Models, in_one_sentence
 from vae.demo.generate import MAX_PICTURES, new_pictures
 from vae.demo.interpolate import MAX_STEPS, walk
@@ -35,6 +35,15 @@ def sneaker(sneakers: Tensor, tmp_path: Path) -> str:
 def pixels(picture: Image.Image | None) -> np.ndarray:
     assert picture is not None
     return np.array(picture)
+
+
+def test_new_pictures_come_from_the_prior_that_is_asked_for() -> None:
+    model = VAE.from_pretrained("mnist")
+    for name, prior in (("fitted", None), ("standard-normal", StandardNormal())):
+        ((picture, _),) = new_pictures(model, 1, 3, 1, name)
+        assert np.array_equal(pixels(picture), to_uint8(generate(model, [3], prior=prior))[0, 0].numpy())
+    with pytest.raises(ValueError, match="the prior must be fitted or standard-normal, got 'uniform'"):
+        new_pictures(model, 1, 3, 1, "uniform")
 
 
 def test_new_pictures_are_those_of_their_seeds(model: VAE) -> None:

@@ -8,7 +8,7 @@ import torch
 from conftest import small_model
 from safetensors.torch import load_file, save_file
 
-from vae import VAE, VAEConfig, generate
+from vae import VAE, GaussianMixture, StandardNormal, VAEConfig, generate, save_prior
 from vae.card import model_card
 from vae.hub import bundled_names, load_model, read_metrics, save_model, write
 
@@ -179,6 +179,20 @@ def test_metrics_that_cannot_be_read_are_none(folder: Path) -> None:
         assert read_metrics(folder) == {}
 
 
+def test_a_fitted_prior_is_kept_beside_the_weights_and_goes_with_them(model: VAE, folder: Path) -> None:
+    model.prior = GaussianMixture(6, components=3)
+    model.prior.means.copy_(torch.arange(18).view(3, 6))
+    model.save_pretrained(folder)
+    loaded = load_model(folder)
+    assert torch.equal(generate(model, range(8)), generate(loaded, range(8)))
+    assert not torch.equal(generate(loaded, range(8)), generate(loaded, range(8), prior=StandardNormal()))
+    save_model(small_model(), folder)
+    assert isinstance(load_model(folder).prior, StandardNormal)
+    save_prior(GaussianMixture(7, components=3), folder / "prior.safetensors")
+    with pytest.raises(ValueError, match=r"prior\.safetensors has 7 dimensions, and the latent vectors of its model 6"):
+        load_model(folder)
+
+
 def test_saving_over_a_model_replaces_it(folder: Path) -> None:
     other = small_model(latent_dim=9)
     save_model(other, folder)
@@ -191,7 +205,7 @@ def test_a_card_is_what_its_metrics_say(name: str) -> None:
     metrics = read_metrics(folder)
     config = VAEConfig.from_dict(json.loads((folder / "config.json").read_text()))
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert card == model_card(name, config, metrics, ("samples.png", "curves.png"))
+    assert card == model_card(name, config, metrics, [path.name for path in folder.iterdir()])
     assert f'VAE.from_pretrained("{name}")' in card
     assert f"{metrics['test']['mse']:.5f}" in card
     for picture in ("samples.png", "curves.png"):

@@ -73,10 +73,15 @@ def test_the_readme_points_at_files_that_exist() -> None:
 
 def test_the_readmes_figures_are_those_of_the_metrics() -> None:
     for name in ("mnist", "fashion-mnist"):
-        test = json.loads((Path("weights") / name / "metrics.json").read_text())["test"]
-        row = next(line for line in README.splitlines() if line.startswith(f"| {name} "))
+        metrics = json.loads((Path("weights") / name / "metrics.json").read_text())
+        test, made = metrics["test"], metrics["generation"]
+        first, second = (line for line in README.splitlines() if line.startswith(f"| {name} "))
         for figure in (f"{test['mse']:.5f}", f"{test['pca_mse']:.5f}", f"{test['elbo']:.1f}"):
-            assert figure in row
+            assert figure in first
+        for figure in (*(f"{made[kind]['frechet']:.3f}" for kind in ("reconstruction", "prior")), "fit-prior"):
+            assert figure in second
+        assert f"{made['standard-normal']['frechet']:.2f}" in second
+        assert f"{100 * made['accuracy']:.1f} %" in README
 
 
 def test_the_readmes_code_runs() -> None:
