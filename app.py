@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
+
+try:
+    import spaces  # on ZeroGPU hardware only, and there before torch
+except ImportError:
+    spaces = None
 
 import gradio as gr
 import tyro
+from huggingface_hub import metadata_load
 
 from vae.demo import CSS, JS, THEME, Models, in_one_sentence
 from vae.demo.generate import generate_tab
 from vae.demo.interpolate import interpolate_tab
 from vae.demo.reconstruct import reconstruct_tab
-from vae.hub import bundled_names, find_model, read_config
+from vae.hub import bundled_names
 
 
 @dataclass
@@ -22,8 +30,9 @@ class AppConfig:
     """Play with trained variational autoencoders in a browser."""
 
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """A bundled name, a folder that train.py wrote, or a Hub repo (owner/name); give it several times for several
-    models. By default the bundled ones."""
+    """A bundled name, a folder that train.py wrote, or a Hub repo (owner/name, owner/name@revision); give it several
+    times for several models. By default those in the environment's VAE_MODELS (with commas between them), on a Space
+    those of its owner that its README names, and otherwise the bundled ones."""
     host: str | None = None
     """Address to listen on, by default this machine's own; 0.0.0.0 lets other machines in."""
     port: int | None = None
@@ -32,10 +41,32 @@ class AppConfig:
     """Also make a public link, through Gradio's servers, for 72 hours."""
 
 
+def is_of(owner: str, name: str) -> bool:
+    """Tell whether a repo is somebody's."""
+    return name.lower().startswith(f"{owner.lower()}/")
+
+
+def find_names(config: AppConfig) -> list[str]:
+    """Name the models to show, from the first of the sources that has any."""
+    if config.model:
+        return list(config.model)
+    if listed := os.environ.get("VAE_MODELS", "").replace(",", " ").split():
+        return listed
+    if owner := os.environ.get("SPACE_ID", "").partition("/")[0]:
+        front = metadata_load(Path(__file__).with_name("README.md"))
+        named = front.get("models") if isinstance(front, dict) else None
+        own = [name for name in map(str, named if isinstance(named, list) else []) if is_of(owner, name)]
+        if own:
+            return own
+    return bundled_names()
+
+
 def build(models: Models) -> gr.Blocks:
     """Compose the page."""
     with gr.Blocks(title="unvaelievable", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown("# unvaelievable\nA variational autoencoder to play with.")
+        if models.notices:
+            gr.Markdown(models.notice(), elem_id="notice")
         model = gr.Radio(models.choices(), value=models.names[0], label="Model", elem_id="model")
         description = gr.Markdown(elem_id="description")
         gr.on([page.load, model.change], in_one_sentence(models.describe), model, description, api_visibility="private")
@@ -46,14 +77,16 @@ def build(models: Models) -> gr.Blocks:
     return page
 
 
+if spaces:
+
+    @spaces.GPU
+    def hold_gpu() -> None:
+        """Do nothing: ZeroGPU hardware takes no app without a function marked so, and these models need no GPU."""
+
+
 def main() -> None:
     config = tyro.cli(AppConfig, prog="app.py")
-    names = config.model or tuple(bundled_names())
     try:
-        if not names:
-            raise ValueError("no model comes with this copy: name one with --model")
-        for name in names:
-            read_config(find_model(name))
         if config.port is not None and not 0 < config.port < 65536:
             raise ValueError(f"--port must be from 1 to 65535, got {config.port}")
         if config.host is not None:
@@ -61,7 +94,12 @@ def main() -> None:
                 socket.getaddrinfo(config.host, None)
             except OSError as error:
                 raise ValueError(f"--host {config.host} is no address of this machine ({error})") from error
-        page = build(Models(names))
+        models = Models(find_names(config))
+        if config.model and models.refused:  # on a Space, where nobody reads this, the page says it
+            raise ValueError("; ".join(models.refused.values()))
+        if not models.names:
+            raise ValueError("no model comes with this copy: name one with --model")
+        page = build(models)
         page.queue(default_concurrency_limit=2, max_size=100)
         page.launch(
             server_name=config.host,

@@ -14,6 +14,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,10 +31,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from vae.card import CURVES, SAMPLES, model_card
 from vae.data import DATASETS, batches, load_dataset
 from vae.evaluate import calibrate, evaluate
 from vae.generate import generate, reconstruct
-from vae.hub import METRICS, model_card, save_model, write, write_json
+from vae.hub import CARD, METRICS, check_write, files_to_push, push_files, save_model, write, write_json
 from vae.images import enlarge, grid, to_unit
 from vae.loss import elbo, mean_error, optimal_log_scale
 from vae.metrics import pca_mse
@@ -93,6 +95,15 @@ class TrainConfig:
     C++ compiler and seldom pays."""
     evaluations: int = 10
     """How often to measure and save in the course of the run, if that takes no more than a tenth of the time."""
+    push_to_hub: str | None = None
+    """Repo on the Hub (owner/name) to push the model to. It is created before the training, if it isn't there, and the
+    right to write to it checked; the token is that of `hf auth login` or HF_TOKEN."""
+    push_every_eval: bool = False
+    """Push also whenever better weights are found, in the background."""
+    push_only: Path | None = None
+    """Push the model in this folder instead of training one."""
+    private: bool = False
+    """Let nobody else see the repo, if it is created."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "minutes", "lr"):
@@ -108,6 +119,8 @@ class TrainConfig:
             raise ValueError(f"--kl-warmup is a part of the run, from 0 to 1, got {self.kl_warmup}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must be a number from 0 to {2**31 - 1}, got {self.seed}")
+        if self.push_to_hub is None and (self.push_every_eval or self.push_only or self.private):
+            raise ValueError("--push-every-eval, --push-only and --private need --push-to-hub owner/name")
 
 
 def train(config: TrainConfig) -> None:
@@ -140,6 +153,9 @@ def train(config: TrainConfig) -> None:
         )
     batch_size = min(config.batch_size, len(images) // accelerator.num_processes * accelerator.num_processes)
 
+    if config.push_to_hub and accelerator.is_main_process:
+        check_write(config.push_to_hub, private=config.private or None)
+
     # Model, optimizer, and the moving average of the weights, which is what is measured and kept.
     model: torch.nn.Module = VAE(model_config).to(memory_format=torch.channels_last).to(accelerator.device)
     average = copy.deepcopy(cast(VAE, model)).eval()  # before accelerate wraps the model: it stays in float32
@@ -147,6 +163,7 @@ def train(config: TrainConfig) -> None:
     model, optimizer = accelerator.prepare(model, optimizer)
     plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
 
+    pushes = Pushes(config)
     results = Results(config, accelerator, model_config, images, held_out, test_images)
     total_steps = max(1, round(config.epochs * (len(images) // batch_size)))
     start, progress = time.monotonic(), 0.0
@@ -200,12 +217,74 @@ def train(config: TrainConfig) -> None:
             bar.update(min(100, 100 * progress) - bar.n)
             finished = progress >= 1 or stop > 0
             if accelerator.is_main_process and (finished or results.are_due(progress, minutes)):
-                results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
+                is_best = results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
+                if is_best and not finished:  # else the last push follows at once
+                    pushes.begin(results.folder)
             if finished:
                 break
     if accelerator.is_main_process:
         print(f"{'stopped' if stop else 'trained'} after {minutes:.1f} minutes; {results.what_is_kept()}")
     accelerator.end_training()
+    if accelerator.is_main_process and config.push_to_hub:
+        if stop:
+            print(f"not pushed; to push it: {push_command(config, results.folder)}")
+        else:
+            push(config, results.folder, pushes)
+
+
+def push(config: TrainConfig, folder: Path, pushes: Pushes | None = None) -> None:
+    """Push the model in folder to the Hub, after those pushes that are under way.
+
+    Raises ValueError, which says how to try again, if that can't be done.
+    """
+    assert config.push_to_hub
+    try:
+        if pushes:
+            pushes.wait()
+        files = files_to_push(folder, config.push_to_hub)
+        print("pushed:", push_files(files, config.push_to_hub, private=config.private or None))
+    except (ValueError, OSError, KeyboardInterrupt) as error:
+        why = "stopped while pushing" if isinstance(error, KeyboardInterrupt) else error
+        raise ValueError(f"{why}; {folder} is as it was, to try again: {push_command(config, folder)}") from None
+
+
+def push_command(config: TrainConfig, folder: Path) -> str:
+    """Say what to type to push the model in folder."""
+    command = ["python", "train.py", "--push-only", str(folder), "--push-to-hub", str(config.push_to_hub)]
+    return shlex.join([*command, "--private"] if config.private else command)
+
+
+class Pushes:
+    """Pushes beside the training: one at a time, and one that fails only says so, since the last comes after it."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.thread: threading.Thread | None = None
+
+    def begin(self, folder: Path) -> None:
+        """Push what folder holds now, unless the last push is still under way: then the next will."""
+        repo_id = self.config.push_to_hub
+        if repo_id is None or not self.config.push_every_eval or (self.thread and self.thread.is_alive()):
+            return
+        try:
+            files = files_to_push(folder, repo_id)  # read now: the training goes on to write
+        except (ValueError, OSError) as error:
+            tqdm.write(f"{error}; the training goes on")
+            return
+
+        def run() -> None:
+            try:
+                push_files(files, repo_id, private=self.config.private or None)
+            except ValueError as error:
+                tqdm.write(f"{error}; the training goes on")
+
+        self.thread = threading.Thread(target=run, daemon=True)  # the end of the program doesn't wait for a slow Hub
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Wait for the push that is under way, if there is one."""
+        if self.thread:
+            self.thread.join()
 
 
 def learning_rate(progress: float) -> float:
@@ -301,14 +380,15 @@ class Results:
             | {name: version(name) for name in ("torch", "accelerate")},
         }
 
-    def add(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> None:
-        """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it."""
+    def add(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> bool:
+        """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it: tell whether."""
         began = time.monotonic()
-        self._measure(model, step, epochs, minutes, reconstruction, kl)
+        is_best = self._measure(model, step, epochs, minutes, reconstruction, kl)
         self.count += 1
         self.minutes += (time.monotonic() - began) / 60
+        return is_best
 
-    def _measure(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> None:
+    def _measure(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> bool:
         calibrate(model, self.images[:CALIBRATION])
         validation = evaluate(model, self.held_out)
         reached = validation["reconstruction"] - self.config.beta * validation["kl"]
@@ -318,7 +398,7 @@ class Results:
         test = evaluate(model, self.test_images)
         if not math.isfinite(reached + test["elbo"]):
             tqdm.write(f"epoch {epochs:.1f}, {minutes:.1f} min: the averaged weights give no finite ELBO")
-            return
+            return False
         self.history.append(
             {
                 "step": step,
@@ -342,12 +422,13 @@ class Results:
                 "test": test | {"pca_mse": self.pca_mse},
                 "training": training,
             }
-            write(self.folder / "samples.png", self.draw_samples(model).save)
-        write(self.folder / "curves.png", self.draw_curves().savefig)
+            write(self.folder / SAMPLES, self.draw_samples(model).save)
+        write(self.folder / CURVES, self.draw_curves().savefig)
         write_json(self.folder / METRICS, self.metrics | {"history": self.history})
         name = self.folder.name if self.config.output is None else self.folder.as_posix()
-        card = model_card(name, self.model_config, self.metrics)
-        write(self.folder / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+        card = model_card(name, self.model_config, self.metrics, (SAMPLES, CURVES))
+        write(self.folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
+        return is_best
 
     def are_due(self, progress: float, minutes: float) -> bool:
         """Tell whether to measure now: as often as was asked for, as long as that takes a tenth of the run at most."""
@@ -391,7 +472,11 @@ class Results:
 
 def main() -> None:
     try:
-        train(tyro.cli(TrainConfig, prog="train.py"))
+        config = tyro.cli(TrainConfig, prog="train.py")
+        if config.push_only:
+            push(config, config.push_only)
+        else:
+            train(config)
     except (ValueError, OSError) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: tests make no network call
 
 import pytest
 import torch
+from hub_server import Account, Hub, Repo, serve
 from torch import Tensor
 
 from vae import VAE, VAEConfig
@@ -38,3 +45,79 @@ def sneakers() -> Tensor:
     images, labels = load_examples("fashion-mnist")
     assert labels is not None
     return to_unit(images[labels == 7])
+
+
+TOKEN = "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"
+
+
+class Client:
+    """The real client of the Hub, with our functions around it, in a process of its own with an empty cache."""
+
+    def __init__(self, url: str, cache: Path, **env: str) -> None:
+        environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(cache)} | env
+        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115, it is closed in close()
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("hub_client.py"))],
+            env=environment | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.stderr,
+            text=True,
+        )
+
+    def __call__(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Call a function of hub_client.py and return what it returns, or the sentence of its ValueError."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps([name, arguments, options]), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        assert line, self.close()
+        assert TOKEN not in line
+        answer = json.loads(line)
+        return answer["refused"] if "refused" in answer else answer["answer"]
+
+    def close(self) -> str:
+        """End the process and return what it wrote to stderr."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.stderr.seek(0)
+        written = self.stderr.read()
+        self.stderr.close()
+        assert TOKEN not in written
+        return written
+
+
+@pytest.fixture(scope="session")
+def _hub() -> Iterator[Hub]:
+    with serve() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(_hub: Hub) -> Hub:
+    """A Hub on loopback that holds a model of ours, somebody/fashion, and knows the token of that somebody."""
+    _hub.reset()
+    files = {name: Path("weights/fashion-mnist", name).read_bytes() for name in ("config.json", "model.safetensors")}
+    _hub.repos["somebody/fashion"] = Repo(
+        files | {"metrics.json": Path("weights/fashion-mnist/metrics.json").read_bytes()}
+    )
+    _hub.accounts[TOKEN] = Account("somebody", ("some-organization",))
+    return _hub
+
+
+@pytest.fixture(scope="session", params=["lfs", "xet"])
+def _client(_hub: Hub, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """The client, with Xet left on and with Xet off."""
+    switch = {} if request.param == "xet" else {"HF_HUB_DISABLE_XET": "1"}
+    client = Client(_hub.url, tmp_path_factory.mktemp("hf"), **switch)
+    yield client
+    assert "Traceback" not in client.close()
+
+
+@pytest.fixture
+def client(hub: Hub, _client: Client, request: pytest.FixtureRequest) -> Client:
+    hub.uses_lfs = "xet" not in request.node.callspec.id
+    return _client

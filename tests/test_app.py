@@ -9,13 +9,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from conftest import TOKEN
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from hub_server import Hub
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from torch import Tensor
@@ -23,17 +26,18 @@ from torch import Tensor
 from vae import VAE, generate
 from vae.images import to_pil, to_uint8
 
+CLOSED = "http://127.0.0.1:9"  # no server is there
 LOADING = 60_000  # milliseconds: these machines are shared
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a running app.py with the bundled models."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+@contextmanager
+def running(*options: str, **env: str) -> Iterator[str]:
+    """Run app.py and yield its address."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | env
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "app.py", "--port", str(port)]
+    command = [sys.executable, "app.py", "--port", str(port), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as app:
         assert app.stdout is not None
         said = []
@@ -43,12 +47,22 @@ def server() -> Iterator[str]:
                 break
         else:
             pytest.fail("".join(said))
-        yield address[0]
-        app.terminate()
-        rest = app.stdout.read()
+        try:
+            yield address[0]
+        finally:
+            app.terminate()
+            rest = app.stdout.read()
     # Gradio prints the errors of its own checks with a traceback; nothing else may have gone wrong.
     errors = [line for line in rest.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
     assert [error for error in errors if not error.startswith("gradio.exceptions.")] == []
+    assert TOKEN not in "".join(said) + rest
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a running app.py with the bundled models."""
+    with running() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +278,63 @@ def test_another_model_changes_everything(page: Page) -> None:
     page.locator("#model input:not(:checked)").first.check()
     wait_for_another(page, "#generate-gallery", before)
     expect(description).not_to_have_text(text)
+
+
+# --- models from the Hub ---
+
+
+def test_a_page_shows_a_model_of_the_hub_and_the_cache_when_the_hub_is_gone(
+    hub: Hub, browser: Browser, tmp_path: Path
+) -> None:
+    hub.repos["somebody/fashion"].private = True
+    cache = {"HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
+    with running("--model", "somebody/fashion", HF_ENDPOINT=hub.url, **cache) as address:
+        client = Client(address, download_files=str(tmp_path), verbose=False, analytics_enabled=False)
+        gallery = client.predict("somebody/fashion", 1, 5, 1, api_name="/generate")
+        expected = to_uint8(generate(VAE.from_pretrained("fashion-mnist"), [5]))
+        with Image.open(gallery[0]["image"]) as picture:
+            assert np.abs(np.array(picture.convert("L"), dtype=int) - expected[0, 0].numpy()).max() <= 1
+        client.close()
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.locator("#description")).to_contain_text("Fashion-MNIST", timeout=LOADING)
+        expect(page.locator("#notice")).to_have_count(0)
+        page.close()
+    with running(VAE_MODELS="somebody/fashion", HF_ENDPOINT=CLOSED, **cache) as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.locator("#notice")).to_contain_text("copy in the cache", timeout=LOADING)
+        expect(page.locator("#description")).to_contain_text("Fashion-MNIST", timeout=LOADING)
+        assert TOKEN not in page.content()
+        page.close()
+
+
+def test_a_page_shows_the_bundled_models_when_the_hub_is_gone(browser: Browser, tmp_path: Path) -> None:
+    with running("--model", "somebody/fashion", HF_ENDPOINT=CLOSED, HF_HOME=str(tmp_path)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.locator("#notice")).to_contain_text("the Hub can't be reached", timeout=LOADING)
+        expect(page.locator("#notice")).to_contain_text("The models shown here come with the page")
+        expect(page.locator("#description")).to_contain_text("Fashion-MNIST", timeout=LOADING)
+        page.get_by_label("fashion", exact=True).check()
+        expect(page.locator(".toast-body").first).to_contain_text("the Hub can't be reached", timeout=LOADING)
+        page.screenshot(path=os.environ.get("SCREENSHOT", str(tmp_path / "page.png")))
+        page.close()
+
+
+def test_a_model_that_the_hub_refuses_is_said_before_there_is_a_page(hub: Hub, tmp_path: Path) -> None:
+    command = [sys.executable, "app.py", "--model", "somebody/typo"]
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith("app.py: somebody/typo could not be had: there is no such repo")
+
+
+def test_zero_gpu_hardware_finds_the_function_that_it_asks_for(tmp_path: Path) -> None:
+    (tmp_path / "spaces.py").write_text(
+        "marked = []\ndef GPU(function):\n    marked.append(function)\n    return function\n"
+    )
+    command = [sys.executable, "-c", "import app, spaces; print(len(spaces.marked))"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.stdout == "1\n", done.stderr

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -15,11 +16,13 @@ from conftest import small_model
 from PIL import Image
 from torch import Tensor
 
+import app
 from vae import VAE, generate, reconstruct
 from vae.demo import MAX_SEED, Models, in_one_sentence
 from vae.demo.generate import MAX_PICTURES, new_pictures
 from vae.demo.interpolate import MAX_STEPS, walk
 from vae.demo.reconstruct import give_back
+from vae.hub import bundled_names
 from vae.images import to_pil, to_uint8
 
 
@@ -169,7 +172,7 @@ def test_models_are_loaded_once_when_first_asked_for(
         return model
 
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
+        model.save_pretrained(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vae.demo.load_model", load)
     models = Models(["a", "b"])
@@ -209,8 +212,70 @@ def test_a_strangers_metrics_do_no_harm(model: VAE, tmp_path: Path, metrics: dic
     assert models.examples(str(tmp_path)) == []
 
 
-def test_models_of_one_name_are_told_apart() -> None:
+def test_models_of_one_name_are_told_apart(model: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/out", "b/out"):
+        model.save_pretrained(name)
     assert Models(["a/out", "b/out"]).choices() == [("a/out", "a/out"), ("b/out", "b/out")]
+
+
+def test_a_model_that_is_not_there_is_left_out_and_said(model: VAE, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    models = Models(["typo", str(tmp_path)])
+    assert models.names == [str(tmp_path)]
+    assert "there is no model 'typo'" in models.refused["typo"]
+    assert models.notice() == f"- {models.refused['typo']}."
+    assert Models(["typo"]).names == bundled_names()
+
+
+def test_a_model_that_the_hub_withholds_for_now_can_be_chosen_later(
+    model: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save_pretrained(tmp_path)
+
+    def no_answer(name: str) -> None:
+        raise ConnectionError(f"{name} could not be had: check the network")
+
+    monkeypatch.setattr("vae.demo.look_for", no_answer)
+    models = Models(["somebody/theirs"])
+    assert models.names == [*bundled_names(), "somebody/theirs"]
+    assert models.notices[0] == "somebody/theirs could not be had: check the network. Choose it again later"
+    with pytest.raises(ValueError, match="check the network"):
+        models["somebody/theirs"]
+    monkeypatch.setattr("vae.demo.look_for", lambda name: ({}, None))
+    monkeypatch.setattr("vae.demo.find_model", lambda name: tmp_path)
+    assert models["somebody/theirs"].config == model.config
+
+
+@pytest.mark.parametrize(
+    "front", [None, [], "text", {"models": None}, {"models": 5}, {"models": "somebody/a"}, {"models": [1]}]
+)
+def test_odd_front_matter_names_no_models(monkeypatch: pytest.MonkeyPatch, front: Any) -> None:
+    monkeypatch.delenv("VAE_MODELS", raising=False)
+    monkeypatch.setenv("SPACE_ID", "somebody/demo")
+    monkeypatch.setattr("app.metadata_load", lambda path: front)
+    assert app.find_names(app.AppConfig()) == bundled_names()
+
+
+def test_what_a_stranger_wrote_is_shown_as_text() -> None:
+    def refuse() -> None:
+        raise ValueError("unknown config key '<img src=x>'")
+
+    with pytest.raises(gr.Error, match="Unknown config key '&lt;img src=x&gt;'"):
+        in_one_sentence(refuse)()
+
+
+def test_models_are_named_by_the_first_source_that_has_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VAE_MODELS", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert app.find_names(app.AppConfig()) == bundled_names()
+    monkeypatch.setenv("SPACE_ID", "Somebody/demo")
+    assert app.find_names(app.AppConfig()) == bundled_names()
+    monkeypatch.setattr("app.metadata_load", lambda path: {"models": ["somebody/a", "stranger/b", "somebody/c"]})
+    assert app.find_names(app.AppConfig()) == ["somebody/a", "somebody/c"]
+    monkeypatch.setenv("VAE_MODELS", "one/model, two/model@v2 mnist")
+    assert app.find_names(app.AppConfig()) == ["one/model", "two/model@v2", "mnist"]
+    assert app.find_names(app.AppConfig(model=("theirs/own",))) == ["theirs/own"]
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

@@ -9,7 +9,8 @@ from conftest import small_model
 from safetensors.torch import load_file, save_file
 
 from vae import VAE, VAEConfig, generate
-from vae.hub import bundled_names, load_model, model_card, read_metrics, save_model, write
+from vae.card import model_card
+from vae.hub import bundled_names, load_model, read_metrics, save_model, write
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def test_a_card_is_what_its_metrics_say(name: str) -> None:
     metrics = read_metrics(folder)
     config = VAEConfig.from_dict(json.loads((folder / "config.json").read_text()))
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert card == model_card(name, config, metrics)
+    assert card == model_card(name, config, metrics, ("samples.png", "curves.png"))
     assert f'VAE.from_pretrained("{name}")' in card
     assert f"{metrics['test']['mse']:.5f}" in card
     for picture in ("samples.png", "curves.png"):

@@ -1,96 +1,145 @@
-"""from_pretrained against a Hub on loopback, with the real client in a process of its own."""
+"""from_pretrained and what the page asks, by the real client, against a Hub on loopback."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import struct
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hub_server import Hub, Repo, serve
+from conftest import TOKEN, Client
+from hub_server import Hub, Repo, cut_short
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-BUNDLED = Path("weights/fashion-mnist")
-TOKEN = "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"
-GENERATE = """
-import sys, json
-from vae import VAE, generate
-try:
-    model = VAE.from_pretrained(sys.argv[1], **json.loads(sys.argv[2]))
-    print(generate(model, [0]).sum().item())
-except ValueError as error:
-    print(error)
-"""
+from vae.hub import PATIENCE
+
+FASHION = "somebody/fashion"
+CLOSED = "http://127.0.0.1:9"
 
 
-Ask = Callable[..., str]
+class Pull:
+    """The client with a cache of the test's own."""
 
+    def __init__(self, client: Client, cache: Path) -> None:
+        self.client, self.cache = client, cache
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serve() as hub:
-        files = {name: (BUNDLED / name).read_bytes() for name in ("config.json", "model.safetensors", "metrics.json")}
-        hub.repos["somebody/fashion"] = Repo(files)
-        hub.tokens.add(TOKEN)
-        yield hub
+    def __call__(self, name: str = FASHION, *, do: str = "pull", **options: Any) -> Any:
+        return self.client(do, name, cache_dir=str(self.cache), **options)
+
+    def leftovers(self) -> list[Path]:
+        """Return the files of the cache that are no whole file of a model."""
+        return [path for path in self.cache.rglob("*") if path.is_file() and "incomplete" in path.name]
 
 
 @pytest.fixture
-def ask(hub: Hub, tmp_path: Path) -> Ask:
-    """Load a model and make a picture with it in a process with a cache of its own; return what it prints."""
-
-    def run(name: str, *, env: dict[str, str] | None = None, **options: object) -> str:
-        environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")} | (env or {})
-        command = [sys.executable, "-c", GENERATE, name, json.dumps(options)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        assert TOKEN not in done.stdout + done.stderr
-        return done.stdout.strip()
-
-    return run
+def pull(client: Client, tmp_path: Path) -> Pull:
+    return Pull(client, tmp_path / "cache")
 
 
-def test_a_model_is_downloaded_once_and_gives_the_same_pictures(hub: Hub, ask: Ask) -> None:
-    expected = ask(str(BUNDLED.resolve()))
-    assert hub.log == []
-    assert ask("somebody/fashion") == expected
-    assert {line.rpartition("/")[2] for line in hub.log} == {"config.json", "model.safetensors", "metrics.json"}
+@pytest.fixture(scope="session")
+def expected(_client: Client) -> float:
+    """What the pictures of the bundled model are."""
+    return _client("pull", "fashion-mnist")
+
+
+def files_of(hub: Hub) -> dict[str, bytes]:
+    return hub.repos[FASHION].files
+
+
+# --- what works ---
+
+
+def test_a_model_is_downloaded_once_and_gives_the_same_pictures(hub: Hub, pull: Pull, expected: float) -> None:
+    assert pull() == expected
+    optional = {"prior.safetensors", "latents.safetensors"}
+    asked = {line.rpartition("/")[2] for line in hub.log if "/cdn/" not in line}
+    assert asked == {"config.json", "model.safetensors", "metrics.json"} | optional
     hub.log.clear()
-    assert ask("somebody/fashion") == expected
-    assert not [line for line in hub.log if line.startswith("GET")]
+    assert pull() == expected
+    assert all(line.startswith("HEAD") and line.endswith("config.json") for line in hub.log)
 
 
-def test_a_cached_commit_needs_no_request_at_all(hub: Hub, ask: Ask) -> None:
-    del hub.repos["somebody/fashion"].files["metrics.json"]  # optional, and its absence is remembered, too
-    commit = hub.repos["somebody/fashion"].sha
-    expected = ask("somebody/fashion", revision=commit)
+def test_a_cached_commit_needs_no_request_at_all(hub: Hub, pull: Pull, expected: float, tmp_path: Path) -> None:
+    del files_of(hub)["metrics.json"]  # optional, and its absence is remembered, too
+    commit = hub.repos[FASHION].sha
+    assert pull(revision=commit) == expected
     hub.log.clear()
-    assert ask("somebody/fashion", revision=commit) == expected
-    assert ask("somebody/fashion", local_files_only=True, revision=commit) == expected
+    assert pull(f"{FASHION}@{commit}") == expected
+    fresh = Client(hub.url, tmp_path)  # that has not asked anything yet
+    assert Pull(fresh, pull.cache)(revision=commit) == expected
+    assert Pull(fresh, pull.cache)(revision=commit, local_files_only=True) == expected
+    fresh.close()
     assert hub.log == []
 
 
-def test_a_private_model_needs_a_token(hub: Hub, ask: Ask) -> None:
-    hub.repos["somebody/fashion"].private = True
-    assert "there is no such repo, or not for everybody" in ask("somebody/fashion")
-    assert "the Hub doesn't know this token" in ask("somebody/fashion", token="hf_wrong")
-    float(ask("somebody/fashion", token=TOKEN))
+def test_a_revision_can_stand_behind_the_name(hub: Hub, pull: Pull, expected: float) -> None:
+    hub.repos[FASHION].branches |= {"v1": dict(files_of(hub)), "refs/pr/1": dict(files_of(hub))}
+    files_of(hub).clear()
+    assert pull(f"{FASHION}@v1") == expected
+    assert pull(f"{FASHION}@refs/pr/1") == expected
+    assert "names a revision, and another is asked for: v2" in pull(f"{FASHION}@v1", revision="v2")
 
 
-def test_what_is_missing_or_barred_is_said(hub: Hub, ask: Ask) -> None:
-    assert "there is no such repo" in ask("somebody/else")
-    assert "somebody/fashion at v9 could not be had: it has no such revision" in ask("somebody/fashion", revision="v9")
-    assert "it is not in the cache" in ask("somebody/fashion", env={"HF_HUB_OFFLINE": "1"})
-    hub.repos["somebody/fashion"].gated = True
-    assert "its owner lets in only who has accepted" in ask("somebody/fashion")
+def test_a_forced_download_asks_again(hub: Hub, pull: Pull, expected: float) -> None:
+    assert pull() == expected
+    hub.log.clear()
+    assert pull(force_download=True) == expected
+    assert any("/cdn/" in line for line in hub.log)
 
 
-def test_a_pickle_is_never_asked_for(hub: Hub, ask: Ask) -> None:
-    files = hub.repos["somebody/fashion"].files
-    hub.repos["somebody/pickle"] = Repo({"config.json": files["config.json"], "pytorch_model.bin": b"never read"})
-    assert "nothing else is loaded: pickles can run code" in ask("somebody/pickle")
+def test_a_private_model_needs_a_token(hub: Hub, pull: Pull, expected: float) -> None:
+    hub.repos[FASHION].private = True
+    assert "there is no such repo, or not for everybody" in pull()
+    assert "the Hub doesn't know this token" in pull(token="hf_wrong")
+    assert "a token has no spaces, line ends or accents" in pull(token=TOKEN + "\n")
+    assert pull(token=TOKEN) == expected
+
+
+def test_two_processes_at_once_load_the_same(hub: Hub, pull: Pull, expected: float, tmp_path: Path) -> None:
+    other = Client(hub.url, tmp_path)
+    both = threading.Barrier(2)
+    arrived: list[None] = []
+
+    def meet(request: Request) -> None:  # the first two requests for the weights go on together
+        if "/cdn/" in request.url.path:
+            arrived.append(None)
+            if len(arrived) <= 2:
+                try:
+                    both.wait(5)
+                except threading.BrokenBarrierError:
+                    return  # the client itself let one process wait for the other
+
+    hub.fault = meet
+    answers: list[float] = []
+    thread = threading.Thread(target=lambda: answers.append(Pull(other, pull.cache)()))
+    thread.start()
+    answers.append(pull())
+    thread.join()
+    assert answers == [expected, expected]
+    assert "Traceback" not in other.close()
+    assert pull.leftovers() == []
+
+
+# --- what is refused ---
+
+
+def test_what_is_missing_or_barred_is_said(hub: Hub, pull: Pull) -> None:
+    assert "there is no such repo" in pull("somebody/else")
+    assert f"{FASHION} at v9 could not be had: it has no such revision" in pull(revision="v9")
+    assert "it is not in the cache" in pull(local_files_only=True)
+    assert "that is no name of a repo" in pull("somebody/--")
+    hub.repos[FASHION].gated = True
+    assert "its owner lets in only who has accepted" in pull()
+
+
+def test_a_pickle_is_never_asked_for(hub: Hub, pull: Pull) -> None:
+    hub.repos["somebody/pickle"] = Repo({"config.json": files_of(hub)["config.json"], "pytorch_model.bin": b"no"})
+    assert "nothing else is loaded: pickles can run code" in pull("somebody/pickle")
     assert not [line for line in hub.log if ".bin" in line]
 
 
@@ -98,34 +147,171 @@ def test_a_pickle_is_never_asked_for(hub: Hub, ask: Ask) -> None:
     ("config", "sentence"),
     [
         (b"", "config.json is not JSON"),
+        (b"[" * 90_000, "config.json is not JSON"),
         (b'{"width": 1e99}', "config key 'image_size' is missing"),
         (None, "width 512, depth 16"),
+        (b" " * 200_000, "a config.json of 200000 bytes, and 100000 are the most"),
     ],
 )
 def test_weights_are_not_asked_for_before_the_config_is_good(
-    hub: Hub, ask: Ask, config: bytes | None, sentence: str
+    hub: Hub, pull: Pull, config: bytes | None, sentence: str
 ) -> None:
-    files = hub.repos["somebody/fashion"].files
-    hostile = json.loads(files["config.json"]) | {"image_size": 256, "width": 512, "depth": 16, "latent_dim": 4096}
-    files["config.json"] = json.dumps(hostile).encode() if config is None else config
-    assert sentence in ask("somebody/fashion")
+    hostile = json.loads(files_of(hub)["config.json"]) | {"image_size": 256, "width": 512, "depth": 16}
+    files_of(hub)["config.json"] = json.dumps(hostile).encode() if config is None else config
+    assert sentence in pull()
     assert not [line for line in hub.log if "safetensors" in line]
+    assert pull.leftovers() == []
 
 
-def test_weights_larger_than_their_config_explains_are_not_fetched(hub: Hub, ask: Ask) -> None:
-    hub.repos["somebody/fashion"].files["model.safetensors"] += bytes(2_000_000)
-    assert "and its config explains" in ask("somebody/fashion")
-    assert not [line for line in hub.log if line.startswith("GET") and "safetensors" in line]
+def test_a_repo_without_a_config_is_refused(hub: Hub, pull: Pull) -> None:
+    del files_of(hub)["config.json"]
+    assert "it lacks config.json or model.safetensors" in pull()
 
 
-def test_damaged_weights_are_refused(hub: Hub, ask: Ask) -> None:
-    files = hub.repos["somebody/fashion"].files
-    files["model.safetensors"] = files["model.safetensors"][:-1000]
-    assert "model.safetensors is broken" in ask("somebody/fashion")
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json"])
+def test_a_file_larger_than_there_is_reason_for_is_not_fetched(hub: Hub, pull: Pull, name: str) -> None:
+    files_of(hub)[name] += bytes(2_000_000)
+    assert "are the most that it may have" in pull()
+    assert not [line for line in hub.log if line.startswith("GET") and (name in line or "cdn" in line)]
 
 
-def test_a_hub_that_is_down_is_said_and_the_cache_still_serves(hub: Hub, ask: Ask) -> None:
-    expected = ask("somebody/fashion")
-    closed = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    assert ask("somebody/fashion", env=closed) == expected
-    assert "can't be reached" in ask("somebody/other", env=closed)
+def lie(content: bytes) -> bytes:
+    """Let a safetensors header claim a tensor of a terabyte in the bytes that there are."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["log_scale"] = {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}
+    changed = json.dumps(header).encode()
+    return struct.pack("<Q", len(changed)) + changed + content[8 + length :]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1000], lie, lambda content: b"\xff" * 8 + content[8:]])
+def test_damaged_weights_are_refused(hub: Hub, pull: Pull, damage: Any) -> None:
+    files_of(hub)["model.safetensors"] = damage(files_of(hub)["model.safetensors"])
+    assert "model.safetensors is broken" in pull()
+
+
+def test_a_bit_that_flips_on_the_way_is_seen_and_mended(hub: Hub, pull: Pull, expected: float) -> None:
+    weights = files_of(hub)["model.safetensors"]
+    flipped = weights[:-1] + bytes([weights[-1] ^ 1])
+
+    def flip(request: Request) -> Response | None:
+        if "/cdn/" not in request.url.path:
+            return None
+        hub.fault = lambda request: None
+        return Response(flipped)
+
+    hub.fault = flip
+    assert "damaged on its way or on this disk: load it once more" in pull()
+    assert pull() == expected
+
+
+def test_a_bit_that_flips_on_the_disk_is_seen_and_mended(pull: Pull, expected: float) -> None:
+    assert pull() == expected
+    (weights,) = pull.cache.glob("models--*/snapshots/*/model.safetensors")
+    content = weights.read_bytes()
+    weights.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "damaged on its way or on this disk: load it once more" in pull()
+    assert pull() == expected
+
+
+# --- a network with faults ---
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_hub_that_stumbles_is_asked_again(hub: Hub, pull: Pull, expected: float, status: int) -> None:
+    stumbles = [status]
+    hub.fault = lambda request: Response(None, stumbles.pop(), {"Retry-After": "0"}) if stumbles else None
+    assert pull() == expected
+
+
+def test_a_connection_that_is_cut_leaves_nothing_behind(hub: Hub, pull: Pull, expected: float) -> None:
+    weights = files_of(hub)["model.safetensors"]
+
+    hub.fault = lambda request: cut_short(weights) if "/cdn/" in request.url.path else None
+    assert "the connection broke" in pull()
+    assert pull.leftovers() == []
+    hub.fault = lambda request: None
+    assert pull() == expected
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_behind(pull: Pull, expected: float) -> None:
+    assert "File too large" in pull(do="pull_onto_a_full_disk")
+    assert pull.leftovers() == []
+    assert pull() == expected
+
+
+def test_a_slow_hub_is_waited_for(hub: Hub, pull: Pull, expected: float) -> None:
+    weights = files_of(hub)["model.safetensors"]
+
+    async def drip() -> AsyncIterator[bytes]:
+        for start in range(0, len(weights), 2**18):
+            await asyncio.sleep(0.02)
+            yield weights[start : start + 2**18]
+
+    hub.fault = lambda request: StreamingResponse(drip()) if "/cdn/" in request.url.path else None
+    assert pull() == expected
+
+
+def test_what_is_no_hub_is_told_from_one(hub: Hub, pull: Pull) -> None:
+    hub.fault = lambda request: HTMLResponse("<html>Log in to the wireless network</html>")
+    assert "what answers is no Hub" in pull()
+    assert pull.client("look_for", FASHION)[0] == "no answer"
+
+
+def test_without_a_network_the_cache_still_serves(hub: Hub, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    online = Client(hub.url, tmp_path)
+    expected = Pull(online, cache)()
+    online.close()
+    nowhere = [Client(CLOSED, tmp_path), Client("http://no-such-host.invalid", tmp_path)]
+    for client in nowhere:
+        assert Pull(client, cache)() == expected
+    answers = []
+    threads = [
+        threading.Thread(target=lambda client=client: answers.append(Pull(client, cache)("somebody/other")))
+        for client in nowhere  # at once: the client goes on trying for 23 s
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 2
+    assert all("it is not in the cache, and the Hub can't be reached" in answer for answer in answers)
+    assert all("Traceback" not in client.close() for client in nowhere)
+
+
+# --- what the page asks ---
+
+
+def test_the_page_learns_at_once_what_the_hub_says(hub: Hub, client: Client) -> None:
+    assert client("look_for", FASHION) == [{}, None]
+    assert client("look_for", "fashion-mnist") == [{}, None]
+    assert "there is no such repo" in client("look_for", "somebody/else")
+    assert "it has no such revision" in client("look_for", f"{FASHION}@v9")
+    hub.repos["somebody/pickle"] = Repo({"config.json": files_of(hub)["config.json"], "pytorch_model.bin": b"no"})
+    assert "pickles can run code" in client("look_for", "somebody/pickle")
+    hub.fault = lambda request: Response(None, 503)
+    assert client("look_for", FASHION) == [
+        "no answer",
+        f"{FASHION} could not be had: the Hub answered 503: try again later",
+    ]
+
+
+def test_the_page_does_not_wait_for_a_hub_that_says_nothing(hub: Hub, client: Client) -> None:
+    answered = threading.Event()
+
+    def hold(request: Request) -> None:
+        assert answered.wait(20 * PATIENCE), "the client waited for the Hub"
+
+    hub.fault = hold
+    assert client("look_for", FASHION)[0] == "no answer"
+    answered.set()
+
+
+def test_the_page_shows_the_cache_when_the_hub_is_down(hub: Hub, client: Client) -> None:
+    client("pull", FASHION)
+    hub.fault = lambda request: Response(None, 500)
+    options, notice = client("look_for", FASHION)
+    assert options == {"local_files_only": True}
+    assert "the Hub answered 500" in notice
+    assert "copy in the cache" in notice

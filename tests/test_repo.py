@@ -14,6 +14,9 @@ from pathlib import Path
 from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
 
+from vae.data import DATASETS
+from vae.hub import bundled_names
+
 README = Path("README.md").read_text(encoding="utf-8")
 
 
@@ -55,6 +58,10 @@ def test_the_front_matter_is_what_a_space_takes() -> None:
     assert Path(front["app_file"]).is_file()
     assert len(front["short_description"]) <= 60
     assert front["license"] == "apache-2.0"
+    assert front["python_version"] == "3.11"
+    assert {name.partition("/")[2] for name in front["models"]} == set(bundled_names())
+    assert {spec.hub_id for spec in DATASETS.values() if spec.hub_id} == set(front["datasets"])
+    assert {"title", "emoji", "colorFrom", "colorTo", "tags", "suggested_hardware"} <= front.keys()
 
 
 def test_the_readme_points_at_files_that_exist() -> None:

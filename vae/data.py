@@ -25,7 +25,10 @@ MIN_PICTURES = 10  # in a folder, of which a tenth is test and as much is held o
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known about a dataset before opening it; labels are the names of its classes, if it has any."""
+    """What is known about a dataset before opening it.
+
+    labels: the names of its classes, if it has any; hub_id: its name on the Hub, if it is there.
+    """
 
     title: str
     channels: int
@@ -33,6 +36,7 @@ class DatasetSpec:
     source: str
     licence: str
     labels: tuple[str, ...] = ()
+    hub_id: str | None = None
 
 
 DATASETS = {
@@ -43,6 +47,7 @@ DATASETS = {
         source="Yann LeCun, Corinna Cortes and Christopher J. C. Burges, http://yann.lecun.com/exdb/mnist/",
         licence="CC BY-SA 3.0",
         labels=tuple("0123456789"),
+        hub_id="ylecun/mnist",
     ),
     "fashion-mnist": DatasetSpec(
         title="Fashion-MNIST",
@@ -54,6 +59,7 @@ DATASETS = {
             *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
             *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         ),
+        hub_id="zalando-datasets/fashion_mnist",
     ),
     "folder": DatasetSpec(
         title="Folder of pictures",

@@ -18,7 +18,7 @@ from torch import Tensor
 from vae.data import DATASETS, load_dataset
 from vae.features import CLASSIFIERS, Classifier, Inception, accuracy, extract_features, load_features
 from vae.generate import generate
-from vae.hub import METRICS, bundled_names, find_model, is_folder, load_model, read_metrics, write_json
+from vae.hub import METRICS, PRIOR, bundled_names, find_model, is_folder, load_model, read_metrics, write_json
 from vae.hub import write as write_whole
 from vae.images import to_unit
 from vae.loss import elbo, mean_error, optimal_log_scale
@@ -37,7 +37,6 @@ from vae.model import VAE, DiagonalGaussian
 from vae.prior import Flow, GaussianMixture, Prior, StandardNormal, load_prior, save_prior
 
 CHUNK = 500
-PRIOR = "prior.safetensors"
 MAX_HELD_OUT = 2000  # as in train.py
 FLOW_DRAWS = 4  # samples of each posterior that a flow is fitted to; a mixture, with less to learn, makes do with one
 

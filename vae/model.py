@@ -277,6 +277,7 @@ class VAE(nn.Module):
 
     log_scale: Tensor
     prior: Prior
+    origin: Path | None = None  # the folder that it was loaded from
 
     def __init__(self, config: VAEConfig | None = None) -> None:
         super().__init__()
@@ -348,3 +349,30 @@ class VAE(nn.Module):
         from vae.hub import save_model
 
         save_model(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload model",
+        create_pr: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Push the model to the Hub repo "owner/name", creating it if need be, and return the address of the commit.
+
+        One commit holds weights, configuration, a card and pictures, and, if the weights are those of the folder that
+        the model was loaded from, the figures that are there. Raises ValueError in one sentence if that can't be done.
+        """
+        from vae.hub import push_model
+
+        return push_model(
+            self,
+            repo_id,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            token=token,
+        )

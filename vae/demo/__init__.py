@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import html
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from vae.data import DATASETS, load_examples
-from vae.hub import find_model, load_model, read_metrics
+from vae.hub import bundled_names, find_model, load_model, look_for, read_metrics
 from vae.images import to_pil, to_unit
 from vae.model import VAE
 
@@ -32,6 +34,7 @@ CSS = """
 .large .caption-label { font-size: 0.7rem; padding: 0 0.3rem; }
 .strip img, .strip button, .strip .image-frame { width: 100% !important; height: auto !important; object-fit: contain; }
 @media (max-width: 640px) { .large .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; } }
+#notice { border-left: 4px solid var(--color-accent); padding: 0.2rem 0.8rem; background: var(--color-accent-soft); }
 footer { visibility: hidden; }
 """
 # Browsers smooth what they enlarge, which is right for a photograph and wrong for 28 pixels.
@@ -41,12 +44,38 @@ JS = """() => document.addEventListener("load", ({target}) => {
 
 
 class Models:
-    """The models that the page offers, by name; each is loaded when it is first asked for, once for all visitors."""
+    """The models that the page offers, by name; each is loaded when it is first asked for, once for all visitors.
+
+    Nobody waits long for a Hub that is down: there is the copy in the cache instead, or the bundled models.
+
+    names: what is offered, first what can be had at once.
+    notices: what the visitor should know of it, a sentence each.
+    refused: why a model that was named is not offered, by its name.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
-        self._lock = threading.Lock()
+        self.notices: list[str] = []
+        self.refused: dict[str, str] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._loaded: dict[str, tuple[VAE, dict[str, Any]]] = {}
+        ready, awaited = [], []
+        with ThreadPoolExecutor(max(1, len(names))) as executor:
+            searches = {name: executor.submit(look_for, name) for name in names}
+        for name, search in searches.items():
+            try:
+                notice = search.result()[1]
+                ready.append(name)
+            except ConnectionError as error:
+                awaited.append(name)
+                notice = f"{error}. Choose it again later"
+            except ValueError as error:
+                self.refused[name] = notice = str(error)
+            if notice:
+                self.notices.append(notice)
+        if not ready:
+            ready = bundled_names()
+            self.notices.append("The models shown here come with the page")
+        self.names = [*ready, *awaited]
 
     def __getitem__(self, name: str) -> VAE:
         """Return the model called `name`. Raises ValueError if it isn't offered or can't be loaded."""
@@ -55,15 +84,28 @@ class Models:
     def _load(self, name: str) -> tuple[VAE, dict[str, Any]]:
         if name not in self.names:
             raise ValueError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
-        with self._lock:
-            if name not in self._loaded:
-                folder = find_model(name)
-                self._loaded[name] = load_model(folder), read_metrics(folder)
+        if name in self._loaded:
             return self._loaded[name]
+        try:
+            options, _ = look_for(name)
+        except ConnectionError as error:
+            raise ValueError(str(error)) from None
+        with self._locks.setdefault(name, threading.Lock()):  # who waits for one doesn't keep others from theirs
+            if name not in self._loaded:
+                folder = find_model(name, **options)
+                try:
+                    self._loaded[name] = load_model(folder), read_metrics(folder)
+                except ValueError as error:
+                    raise ValueError(str(error).replace(str(folder), name)) from None  # not where our cache is
+            return self._loaded[name]
+
+    def notice(self) -> str:
+        """Return the notices as Markdown."""
+        return "\n".join(f"- {html.escape(notice, quote=False)}." for notice in self.notices)
 
     def choices(self) -> list[tuple[str, str]]:
         """Return what to show and the name of each model: the last part of its path, if that tells them apart."""
-        short = [Path(name).name for name in self.names]
+        short = [Path(name.partition("@")[0]).name + "".join(name.partition("@")[1:]) for name in self.names]
         return list(zip(short if len(set(short)) == len(short) else self.names, self.names, strict=True))
 
     def describe(self, name: str) -> str:
@@ -138,7 +180,7 @@ def in_one_sentence(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*args)
         except ValueError as error:
-            sentence = str(error)
+            sentence = html.escape(str(error), quote=False)  # it may repeat what a stranger wrote
             raise gr.Error(sentence[:1].upper() + sentence[1:] + ".", print_exception=False) from None
 
     return wrapped

@@ -1,0 +1,343 @@
+"""push_to_hub, and the Space, by the real client, against a Hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TOKEN, Client, small_model
+from hub_server import Account, Hub, Repo
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vae.card import model_card
+from vae.hub import read_config, read_metrics
+
+FASHION = "weights/fashion-mnist"
+OURS = "somebody/new"
+WHOLE = {"config.json", "model.safetensors", "metrics.json", "samples.png", "curves.png", "README.md"}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    """A folder with a model that nothing is known of."""
+    small_model().save_pretrained(tmp_path / "small")
+    return str(tmp_path / "small")
+
+
+def card_of(repo: Repo) -> str:
+    return repo.files["README.md"].decode()
+
+
+# --- models ---
+
+
+def test_one_commit_holds_all_and_comes_back_to_the_bit(hub: Hub, client: Client, tmp_path: Path) -> None:
+    address = client("push", FASHION, OURS, token=TOKEN)
+    repo = hub.repos[OURS]
+    assert address == f"{hub.url}/{OURS}/commit/{repo.sha}"
+    whole = WHOLE | {"prior.safetensors"}  # the prior is fitted after training
+    assert [commit["paths"] for commit in repo.commits] == [whole]
+    for name in whole - {"README.md"}:
+        assert repo.files[name] == Path(FASHION, name).read_bytes(), name
+    assert f'VAE.from_pretrained("{OURS}")' in card_of(repo)
+    assert "![" in card_of(repo)
+    assert client("pull", OURS, cache_dir=str(tmp_path)) == client("pull", FASHION)
+
+
+def test_lfs_takes_what_is_binary(hub: Hub, client: Client) -> None:
+    client("push", FASHION, OURS, token=TOKEN)
+    asked = any("/info/lfs/" in line for line in hub.log)
+    assert asked == hub.uses_lfs
+
+
+def test_a_model_that_changed_takes_no_figures_along(hub: Hub, client: Client) -> None:
+    client("push", FASHION, OURS, change=0.01, token=TOKEN, commit_message="Changed")
+    repo = hub.repos[OURS]
+    assert set(repo.files) == {"config.json", "model.safetensors", "samples.png", "README.md"}
+    assert repo.commits[0]["message"] == "Changed"
+    assert "test pictures |" not in card_of(repo)
+
+
+def test_a_model_of_which_nothing_is_known_has_a_card_and_pictures(hub: Hub, client: Client, small: str) -> None:
+    client("push", small, OURS, token=TOKEN)
+    assert set(hub.repos[OURS].files) == {"config.json", "model.safetensors", "samples.png", "README.md"}
+    assert "seeds 0 to 31](samples.png)" in card_of(hub.repos[OURS])
+
+
+def test_what_an_earlier_model_left_goes_and_what_is_not_ours_stays(hub: Hub, client: Client, small: str) -> None:
+    client("push", FASHION, OURS, token=TOKEN)
+    hub.repos[OURS].files |= {"prior.safetensors": b"of the earlier weights", "notes.txt": b"by hand"}
+    client("push", small, OURS, token=TOKEN)
+    repo = hub.repos[OURS]
+    assert repo.commits[-1]["deleted"] == {"metrics.json", "curves.png", "prior.safetensors"}
+    assert repo.files["notes.txt"] == b"by hand"
+
+
+def test_an_organization_keeps_its_name_and_a_private_repo_is_private(hub: Hub, client: Client, small: str) -> None:
+    client("push", small, "some-organization/new", token=TOKEN, private=True)
+    assert set(hub.repos) == {"somebody/fashion", "some-organization/new"}
+    assert hub.repos["some-organization/new"].private
+
+
+def test_a_revision_and_a_pull_request_leave_main_alone(hub: Hub, client: Client, small: str) -> None:
+    hub.repos["another/theirs"] = Repo({"README.md": b"# Theirs"})
+    hub.accounts[TOKEN] = Account("somebody")
+    assert "/discussions/1" in client("push", small, "another/theirs", token=TOKEN, create_pr=True)
+    assert set(hub.repos["another/theirs"].files) == {"README.md"}
+    client("push", small, "somebody/fashion", token=TOKEN, revision="v2")
+    main, v2 = hub.repos["somebody/fashion"].files, hub.repos["somebody/fashion"].branches["v2"]
+    assert main["config.json"] != v2["config.json"] == Path(small, "config.json").read_bytes()
+
+
+def test_who_may_not_push_is_told(hub: Hub, client: Client, small: str) -> None:
+    hub.repos["another/theirs"] = Repo({"README.md": b"# Theirs"})
+    hub.accounts["hf_reader"] = Account("somebody", role="read")
+    before = {name: dict(repo.files) for name, repo in hub.repos.items()}
+    for repo_id, token, sentence in (
+        (OURS, None, "needs a token: log in with `hf auth login`, or set HF_TOKEN"),
+        (OURS, "hf_unknown", "the Hub doesn't know this token"),
+        (OURS, "hf_reader", "this token may only read"),
+        ("somebody/fashion", "hf_reader", "this token may only read"),
+        ("another/theirs", TOKEN, "this token may not do that"),
+        ("another/new", TOKEN, "this token may not do that"),
+        ("new", TOKEN, "a repo on the Hub is called owner/name, got 'new'"),
+        ("a/b/c", TOKEN, "a repo on the Hub is called owner/name"),
+    ):
+        assert sentence in client("check_write", repo_id, token=token), repo_id
+    for repo_id, token in (
+        (OURS, None),
+        (OURS, "hf_reader"),
+        ("somebody/fashion", "hf_reader"),
+        ("another/new", TOKEN),
+    ):
+        assert "could not be pushed to" in client("push", small, repo_id, token=token)
+    assert before == {name: repo.files for name, repo in hub.repos.items()}
+    assert client("check_write", OURS, token=TOKEN) is None
+    assert client("check_write", "some-organization/new", token=TOKEN) is None
+
+
+@pytest.mark.parametrize("path", ["/commit/", "/preupload/", "/lfs/", "/cdn/"])
+def test_a_push_that_fails_leaves_the_repo_as_it_was(hub: Hub, client: Client, small: str, path: str) -> None:
+    if path in ("/lfs/", "/cdn/") and not hub.uses_lfs:
+        pytest.skip("nothing is sent as LFS")
+    before = dict(hub.repos["somebody/fashion"].files)
+    hub.fault = lambda request: Response(None, 413) if path in request.url.path else None
+    assert "the Hub answered 413" in client("push", small, "somebody/fashion", token=TOKEN)
+    assert hub.repos["somebody/fashion"].files == before
+    hub.fault = lambda request: None
+    client("push", small, "somebody/fashion", token=TOKEN)
+    assert hub.repos["somebody/fashion"].files["config.json"] == Path(small, "config.json").read_bytes()
+
+
+def test_a_commit_can_go_on_a_pull_request(hub: Hub, client: Client, small: str) -> None:
+    client("push", small, "somebody/fashion", token=TOKEN, create_pr=True)
+    client("push", FASHION, "somebody/fashion", token=TOKEN, revision="refs/pr/1")
+    changed = hub.repos["somebody/fashion"].branches["refs/pr/1"]
+    assert changed["config.json"] == Path(FASHION, "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("answer", ["<html>Log in</html>", "[]", "null", "{}", '{"auth": {"accessToken": null}}'])
+def test_what_answers_oddly_is_told(hub: Hub, client: Client, small: str, answer: str) -> None:
+    hub.fault = lambda request: Response(answer, media_type="application/json")
+    for call in (("check_write", OURS), ("push", small, OURS)):
+        refused = client(*call, token=TOKEN)
+        assert refused is None or "what answers is no Hub" in refused  # None: no role, no complaint
+
+
+def test_a_hub_that_says_nothing_is_given_up(hub: Hub, client: Client, small: str) -> None:
+    over = threading.Event()
+
+    def hold(request: Request) -> None:
+        if "/commit/" in request.url.path:
+            over.wait()
+
+    hub.fault = hold
+    assert "the Hub can't be reached" in client("push_impatiently", small, OURS, token=TOKEN)
+    over.set()
+
+
+def test_when_xet_cannot_be_had_the_push_fails_in_one_sentence(hub: Hub, client: Client, small: str) -> None:
+    if hub.uses_lfs:
+        pytest.skip("Xet is off")
+    hub.uses_lfs = True  # now the client asks for its Xet storage, which this Hub hasn't
+    assert "somebody/new could not be pushed to" in client("push", small, OURS, token=TOKEN)
+    assert hub.repos[OURS].files == {}
+
+
+@pytest.mark.parametrize(
+    "change", [{"mse": float("nan")}, {"mse": 10**400}, {"mse": "0.1"}, {"elbo": None}, {"psnr": [1]}, {"pca_mse": {}}]
+)
+def test_odd_figures_make_no_card(tmp_path: Path, change: dict[str, Any]) -> None:
+    metrics = read_metrics(Path(FASHION))
+    config = read_config(Path(FASHION))
+    with pytest.raises(ValueError, match="the metrics of somebody/new are not what"):
+        model_card(OURS, config, metrics | {"test": metrics["test"] | change}, ())
+
+
+def test_a_strangers_command_does_not_break_out_of_the_card() -> None:
+    metrics = read_metrics(Path(FASHION))
+    hostile = {"command": "x`\n\n<img src=http://evil/t.png>", "device": "cpu\n\n# Title"}
+    card = model_card(OURS, read_config(Path(FASHION)), metrics | {"training": metrics["training"] | hostile}, ())
+    assert "Trained by `x <img src=http://evil/t.png>`: " in card
+    assert "# Title" not in card
+
+
+# --- the Space ---
+
+
+def test_a_space_gets_what_it_needs_and_nothing_else(hub: Hub, client: Client) -> None:
+    client("push_space", "somebody/demo", token=TOKEN, models=["somebody/fashion"])
+    files = hub.spaces["somebody/demo"].files
+    assert {path for path in files if "/" not in path} == {"app.py", "requirements.txt", "README.md", "LICENSE"}
+    assert {path.partition("/")[0] for path in files if "/" in path} == {"vae", "weights"}
+    assert {"vae/model.py", "vae/demo/generate.py", "vae/examples/mnist.png", "weights/mnist/README.md"} <= set(files)
+    assert not [path for path in files if "__pycache__" in path or path.endswith((".pyc", ".pyi", ".part"))]
+    front = files["README.md"].decode().partition("\n---\n")[0]
+    assert "models:\n- somebody/fashion" in front
+    assert "sdk: gradio" in front
+    for path, content in files.items():
+        assert path == "README.md" or content == Path(path).read_bytes(), path
+
+
+def test_a_space_shows_its_owners_models_only(hub: Hub, client: Client) -> None:
+    for name in ("stranger/model", "mnist", "somebody/model@v1", "somebody/../x"):
+        assert "a Space shows models of its own owner, somebody/..." in client(
+            "push_space", "somebody/demo", token=TOKEN, models=[name]
+        )
+    assert hub.log == []
+
+
+def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None:
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "vae.hub", "space", "somebody/demo"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{hub.url}/somebody/demo/commit/" in done.stdout
+    assert TOKEN not in done.stdout + done.stderr
+    for path, content in hub.spaces["somebody/demo"].files.items():
+        (tmp_path / "space" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "space" / path).write_bytes(content)
+    command = [sys.executable, "-c", "import app; print([*app.Models(app.find_names(app.AppConfig())).names])"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path / "space", env=environment, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "['fashion-mnist', 'mnist']", done.stderr
+
+
+# --- training and pushing ---
+
+
+def start_training(hub: Hub, tmp_path: Path, *options: str, token: str = TOKEN) -> subprocess.Popen[str]:
+    """Run train.py on 48 small pictures, for two seconds or so."""
+    environment: dict[str, Any] = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": token}
+    data = ["--dataset", "folder", "--data-dir", str(tmp_path / "pictures"), "--image-size", "16", "--channels", "1"]
+    small = ["--width", "4", "--depth", "1", "--latent-dim", "4", "--epochs", "10", "--batch-size", "10"]
+    return subprocess.Popen(
+        [sys.executable, "train.py", *data, *small, "--output", str(tmp_path / "out"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment | {"HF_HUB_DISABLE_XET": "1"},
+    )
+
+
+def train(hub: Hub, tmp_path: Path, *options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    """Run train.py to its end."""
+    process = start_training(hub, tmp_path, *options, token=token)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, sneakers: Any) -> None:
+    from vae.images import to_pil
+
+    (tmp_path / "pictures").mkdir()
+    for index, picture in enumerate([*sneakers, *sneakers.flip(-1)]):
+        to_pil(picture).save(tmp_path / "pictures" / f"{index}.png")
+
+
+@pytest.mark.usefixtures("pictures")
+def test_what_was_trained_is_pushed_and_pulled(hub: Hub, tmp_path: Path) -> None:
+    done = train(hub, tmp_path, "--push-to-hub", OURS, "--push-every-eval", "--private")
+    assert done.returncode == 0, done.stderr
+    repo = hub.repos[OURS]
+    assert f"pushed: {hub.url}/{OURS}/commit/{repo.sha}" in done.stdout
+    assert set(repo.files) == WHOLE
+    assert repo.private
+    assert len(repo.commits) >= 2  # one in the course of it, one at the end
+    assert TOKEN not in done.stdout + done.stderr + "".join(map(repr, repo.files.values()))
+    other = Client(hub.url, tmp_path / "empty", HF_TOKEN=TOKEN)
+    assert other("pull", OURS) == other("pull", str(tmp_path / "out"))
+    other.close()
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_push_that_fails_at_the_end_loses_nothing(hub: Hub, tmp_path: Path) -> None:
+    def fail(request: Request) -> Response | None:
+        return Response(None, 413) if "/commit/" in request.url.path else None
+
+    hub.fault = fail
+    done = train(hub, tmp_path, "--push-to-hub", OURS, "--push-every-eval")
+    assert done.returncode == 1
+    assert "the Hub answered 413" in done.stderr
+    assert "Traceback" not in done.stderr
+    again = done.stderr.partition("to try again: python train.py ")[2].split()
+    assert again == ["--push-only", str(tmp_path / "out"), "--push-to-hub", OURS]
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    hub.fault = lambda request: None
+    done = train(hub, tmp_path, *again)
+    assert done.returncode == 0, done.stderr
+    assert set(hub.repos[OURS].files) == WHOLE
+    assert json.loads(hub.repos[OURS].files["metrics.json"])["dataset"] == "folder"
+
+
+@pytest.mark.usefixtures("pictures")
+def test_nobody_trains_for_a_push_that_will_be_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.accounts["hf_reader"] = Account("somebody", role="read")
+    for token, repo_id, sentence in (
+        ("hf_reader", OURS, "this token may only read"),
+        (TOKEN, "another/new", "this token may not do that"),
+    ):
+        done = train(hub, tmp_path, "--push-to-hub", repo_id, token=token)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+    done = train(hub, tmp_path, "--push-only", str(tmp_path))
+    assert "need --push-to-hub owner/name" in " ".join(done.stderr.replace("│", " ").split())
+    hub.repos["weights/typo"] = Repo(dict(hub.repos["somebody/fashion"].files))
+    hub.log.clear()
+    done = train(hub, tmp_path, "--push-only", "weights/typo", "--push-to-hub", OURS)
+    assert done.returncode == 1
+    assert "weights/typo is no folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert hub.log == []
+
+
+@pytest.mark.usefixtures("pictures")
+def test_an_interrupted_push_says_how_to_go_on(hub: Hub, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def interrupt(request: Request) -> None:
+        if "/commit/" in request.url.path:
+            process.send_signal(signal.SIGINT)
+            over.wait()
+
+    hub.fault = interrupt
+    process = start_training(hub, tmp_path, "--push-to-hub", OURS)
+    _, said = process.communicate(timeout=120)
+    over.set()
+    assert process.returncode == 1
+    assert "stopped while pushing" in said
+    assert f"--push-only {tmp_path / 'out'} --push-to-hub {OURS}" in said
+    assert "Traceback" not in said
