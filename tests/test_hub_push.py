@@ -43,8 +43,9 @@ def test_one_commit_holds_all_and_comes_back_to_the_bit(hub: Hub, client: Client
     address = client("push", FASHION, OURS, token=TOKEN)
     repo = hub.repos[OURS]
     assert address == f"{hub.url}/{OURS}/commit/{repo.sha}"
-    assert [commit["paths"] for commit in repo.commits] == [WHOLE]
-    for name in WHOLE - {"README.md"}:
+    whole = WHOLE | {"prior.safetensors"}  # the prior is fitted after training
+    assert [commit["paths"] for commit in repo.commits] == [whole]
+    for name in whole - {"README.md"}:
         assert repo.files[name] == Path(FASHION, name).read_bytes(), name
     assert f'VAE.from_pretrained("{OURS}")' in card_of(repo)
     assert "![" in card_of(repo)
@@ -60,7 +61,7 @@ def test_lfs_takes_what_is_binary(hub: Hub, client: Client) -> None:
 def test_a_model_that_changed_takes_no_figures_along(hub: Hub, client: Client) -> None:
     client("push", FASHION, OURS, change=0.01, token=TOKEN, commit_message="Changed")
     repo = hub.repos[OURS]
-    assert set(repo.files) == {"config.json", "model.safetensors", "samples.png", "README.md"}
+    assert set(repo.files) == {"config.json", "model.safetensors", "prior.safetensors", "samples.png", "README.md"}
     assert repo.commits[0]["message"] == "Changed"
     assert "test pictures |" not in card_of(repo)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 CHUNK = 2000  # latent vectors that a mixture scores at once, which bounds the memory
 MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
 MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that no layer can overflow
-MAX_NUMBERS = 25_000_000  # 100 MB: a file from a stranger must not ask for more
+MAX_NUMBERS = 12_000_000  # 48 MB, less than the hub fetches: a file from a stranger must not ask for more
 
 
 class Prior(nn.Module):
@@ -236,6 +236,9 @@ def save_prior(prior: Prior, path: str | Path) -> None:
     if isinstance(prior, Flow):
         sizes |= {"layers": len(prior.layers), "width": prior.width}
     tensors = {key: value.detach().cpu().contiguous() for key, value in prior.state_dict().items()}
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    if numbers > MAX_NUMBERS:
+        raise ValueError(f"the prior has {numbers:,} numbers, more than the {MAX_NUMBERS:,} that are loaded again")
     Path(path).write_bytes(save(tensors, metadata={"prior": json.dumps({"kind": kind, **sizes})}))
 
 
