@@ -100,10 +100,8 @@ def _hub() -> Iterator[Hub]:
 def hub(_hub: Hub) -> Hub:
     """A Hub on loopback that holds a model of ours, somebody/fashion, and knows the token of that somebody."""
     _hub.reset()
-    files = {name: Path("weights/fashion-mnist", name).read_bytes() for name in ("config.json", "model.safetensors")}
-    _hub.repos["somebody/fashion"] = Repo(
-        files | {"metrics.json": Path("weights/fashion-mnist/metrics.json").read_bytes()}
-    )
+    names = ("config.json", "model.safetensors", "metrics.json", "prior.safetensors")
+    _hub.repos["somebody/fashion"] = Repo({name: Path("weights/fashion-mnist", name).read_bytes() for name in names})
     _hub.accounts[TOKEN] = Account("somebody", ("some-organization",))
     return _hub
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,12 +34,21 @@ LOADING = 60_000  # milliseconds: these machines are shared
 @contextmanager
 def running(*options: str, **env: str) -> Iterator[str]:
     """Run app.py and yield its address."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | env
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "app.py", "--port", str(port), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as app:
+    with (
+        # Gradio names its files by their content and deletes them at its end: also those that another page shows.
+        tempfile.TemporaryDirectory() as files,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "GRADIO_TEMP_DIR": files} | env,
+        ) as app,
+    ):
         assert app.stdout is not None
         said = []
         for line in app.stdout:
