@@ -122,7 +122,7 @@ def test_only_the_three_endpoints_are_public(client: Client) -> None:
     api = client.view_api(return_format="dict", print_info=False)
     assert set(api["named_endpoints"]) == {"/generate", "/reconstruct", "/interpolate"}
     names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/generate"]["parameters"]]
-    assert names == ["model", "count", "seed", "temperature"]
+    assert names == ["model", "count", "seed", "temperature", "prior"]
 
 
 def test_endpoints_refuse_bad_input_in_a_sentence(client: Client, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from typing import Any, Literal
 import pytest
 import torch
 from conftest import small_model
+from PIL import Image
 from torch.distributions import MultivariateNormal
 
 import vae.evaluate
 from vae import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
 from vae.data import Pictures, load_examples
 from vae.evaluate import compare, disagreements, encode, fit_priors, main, measure_latents, measure_likelihood
+from vae.hub import read_metrics
 from vae.images import to_unit
 from vae.metrics import ssim
 
@@ -42,7 +44,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model's folder as train.py leaves it, and examples in the place of data."""
     monkeypatch.setattr(vae.evaluate, "load_dataset", halves)
     small_model().save_pretrained(tmp_path)
-    (tmp_path / "metrics.json").write_text(json.dumps({"dataset": "mnist", "history": [1, 2]}))
+    training = read_metrics(Path("weights/mnist"))["training"]
+    (tmp_path / "metrics.json").write_text(json.dumps({"dataset": "mnist", "history": [1, 2], "training": training}))
     return tmp_path
 
 
@@ -66,6 +69,11 @@ def test_figures_that_are_written_are_found_to_be_so_when_checked(
     best = max(metrics["priors"].values(), key=lambda row: row["held_out"])
     assert generation["prior"]["frechet"] == best["frechet"]
     assert load_prior(folder / "prior.safetensors").latent_dim == 6
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"| new pictures from the fitted prior | {best['frechet']:.3f} ± " in card
+    assert "two rows of the same seeds from the fitted prior](samples.png)" in card
+    with Image.open(folder / "samples.png") as sheet:
+        assert sheet.size == (2 * (16 * 28 + 15 * 2), 2 * (6 * 28 + 5 * 2))
 
     main(str(folder), **FEW, check=True)
     assert "all that metrics.json claims of test, likelihood, latents, generation was found" in capsys.readouterr().out
@@ -104,7 +112,7 @@ def test_what_can_not_be_done_is_said(folder: Path) -> None:
     with pytest.raises(ValueError, match="there is no flow to take: it needs --fit-prior"):
         main(str(folder), **FEW, prior="flow")
     save_prior(StandardNormal(7), folder / "prior.safetensors")
-    with pytest.raises(ValueError, match=r"prior\.safetensors has 7 dimensions, its model another number"):
+    with pytest.raises(ValueError, match=r"prior\.safetensors has 7 dimensions, and the latent vectors of its model 6"):
         main(str(folder), **FEW)
     (folder / "prior.safetensors").unlink()
     (folder / "metrics.json").unlink()

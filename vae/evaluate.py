@@ -20,7 +20,18 @@ from vae.card import SAMPLES, model_card
 from vae.data import DATASETS, load_dataset
 from vae.features import CLASSIFIERS, Classifier, Inception, accuracy, extract_features, load_features
 from vae.generate import generate, reconstruct
-from vae.hub import CARD, METRICS, PRIOR, bundled_names, find_model, is_folder, load_model, read_metrics, write_json
+from vae.hub import (
+    BUNDLED,
+    CARD,
+    METRICS,
+    PRIOR,
+    bundled_names,
+    find_model,
+    is_folder,
+    load_model,
+    read_metrics,
+    write_json,
+)
 from vae.hub import write as write_whole
 from vae.images import enlarge, grid, to_unit
 from vae.loss import elbo, mean_error, optimal_log_scale
@@ -410,7 +421,8 @@ def main(
         write_json(folder / METRICS, metrics | results)
         if "training" in metrics:  # else nobody knows where the model is from, and the card is left as it is
             files = [path.name for path in folder.iterdir()]
-            card = model_card(model, loaded.config, metrics | results, files)
+            called = folder.name if BUNDLED and folder.resolve().parent == BUNDLED.resolve() else model
+            card = model_card(called, loaded.config, metrics | results, files)
             write_whole(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
 
 
