@@ -221,6 +221,7 @@ def train(config: TrainConfig) -> None:
                 break
     if accelerator.is_main_process:
         print(f"{'stopped' if stop else 'trained'} after {minutes:.1f} minutes; {results.what_is_kept()}")
+    accelerator.wait_for_everyone()  # who leaves first while another still measures may abort
     accelerator.end_training()
     if accelerator.is_main_process and config.push_to_hub:
         if stop:
