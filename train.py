@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from vae.card import CURVES, SAMPLES, model_card
 from vae.data import DATASETS, batches, load_dataset
-from vae.evaluate import calibrate, draw_samples, evaluate
+from vae.evaluate import calibrate, draw_samples, evaluate, num_held_out
 from vae.hub import CARD, METRICS, check_write, files_to_push, push_files, save_model, write, write_json
 from vae.loss import elbo, mean_error, optimal_log_scale
 from vae.metrics import pca_mse
@@ -42,7 +42,6 @@ from vae.model import VAE, Likelihood, VAEConfig
 WARMUP = 0.03  # part of the run in which the learning rate rises
 EMA_DECAY = 0.999  # the weights that are kept are an average over about the last 1,000 steps
 MAX_GRAD_NORM = 1.0
-MAX_HELD_OUT = 2000  # training pictures set aside to choose the best weights by: a tenth of them, at most so many
 CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
 MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run may take
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
@@ -143,7 +142,7 @@ def train(config: TrainConfig) -> None:
         size = {"image_size": model_config.image_size, "channels": model_config.channels}
         images = load_dataset(config.dataset, config.data_dir, "train", **size).images.to(accelerator.device)
         test_images = load_dataset(config.dataset, config.data_dir, "test", **size).images.to(accelerator.device)
-    images, held_out = images.tensor_split([-min(MAX_HELD_OUT, math.ceil(len(images) / 10))])
+    images, held_out = images.tensor_split([-num_held_out(images)])
     if config.batch_size % accelerator.num_processes:
         raise ValueError(
             f"--batch-size must be divisible by the {accelerator.num_processes} processes, got {config.batch_size}"

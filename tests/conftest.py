@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,17 @@ class Client:
 
     def __init__(self, url: str, cache: Path, **env: str) -> None:
         environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(cache)} | env
-        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115, it is closed in close()
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("hub_client.py"))],
-            env=environment | {"PYTHONPATH": str(Path(__file__).parents[1])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.stderr,
-            text=True,
-        )
+        cache.mkdir(parents=True, exist_ok=True)
+        self.log = cache / f"stderr-{uuid.uuid4()}.txt"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("hub_client.py"))],
+                env=environment | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
 
     def __call__(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Call a function of hub_client.py and return what it returns, or the sentence of its ValueError."""
@@ -83,9 +85,7 @@ class Client:
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
-        self.stderr.seek(0)
-        written = self.stderr.read()
-        self.stderr.close()
+        written = self.log.read_text()
         assert TOKEN not in written
         return written
 

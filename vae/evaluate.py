@@ -51,7 +51,7 @@ from vae.prior import Flow, GaussianMixture, Prior, StandardNormal, save_prior
 
 CHUNK = 500
 COLUMNS = 16  # pictures in a row of samples.png
-MAX_HELD_OUT = 2000  # as in train.py
+MAX_HELD_OUT = 2000  # training pictures set aside to choose by: a tenth of them, at most so many
 FLOW_DRAWS = 4  # samples of each posterior that a flow is fitted to; a mixture, with less to learn, makes do with one
 
 
@@ -238,7 +238,7 @@ class FittedPrior(NamedTuple):
     seconds: float
 
 
-def held_out(images: Tensor) -> int:
+def num_held_out(images: Tensor) -> int:
     """Return how many pictures at the end of a training set train.py holds out from training."""
     return min(MAX_HELD_OUT, math.ceil(len(images) / 10))
 
@@ -249,7 +249,7 @@ def fit_priors(model: VAE, images: Tensor, components: Iterable[int] = (50, 100,
     The last pictures, which train.py holds out, are held out here, too, to choose by.
     """
     posterior = encode(model, images)
-    unseen = held_out(images)
+    unseen = num_held_out(images)
     generator = torch.Generator().manual_seed(0)
     draws = [posterior.sample(generator) for _ in range(FLOW_DRAWS)]
     z, test = draws[0][:-unseen], draws[0][-unseen:]
@@ -382,7 +382,7 @@ def main(
         results[block] = figures
         show({block: figures})
 
-    mse = pca_mse(train.images[: -held_out(train.images)], test.images, loaded.config.latent_dim)
+    mse = pca_mse(train.images[: -num_held_out(train.images)], test.images, loaded.config.latent_dim)
     report("test", evaluate(loaded, test.images) | {"pca_mse": mse, "pca_psnr": psnr(mse)})
     report("likelihood", measure_likelihood(loaded, test.images[:pictures], samples))
     report("latents", measure_latents(loaded, test.images))

@@ -485,7 +485,7 @@ def push_model(model: VAE, repo_id: str, **options: Any) -> str:
                 if (source / name).is_file() and not (folder / name).exists():
                     shutil.copyfile(source / name, folder / name)
         if not (folder / SAMPLES).exists():
-            pictures = generate(load_model(folder), range(32))
+            pictures = generate(load_model(folder), range(32), prior=StandardNormal())
             write(folder / SAMPLES, enlarge(grid(pictures, columns=16), 512).save)
         return push_files(files_to_push(folder, repo_id), repo_id, **options)
 

@@ -329,7 +329,7 @@ class VAE(nn.Module):
     ) -> VAE:
         """Load a model, ready for use (`eval()`): a folder, a bundled name ("fashion-mnist") or a Hub repo ("owner/name").
 
-        Reads config.json and model.safetensors, nothing that could run code. The options are for Hub repos, and those
+        Reads config.json, model.safetensors and prior.safetensors, nothing that could run code. The options are for Hub repos, and those
         of `huggingface_hub.hf_hub_download`. Raises ValueError in one sentence if the model can't be had or its files
         don't fit together.
         """
@@ -345,7 +345,7 @@ class VAE(nn.Module):
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors into folder, creating it if need be."""
+        """Write config.json, model.safetensors and a fitted prior into folder, creating it if need be."""
         from vae.hub import save_model
 
         save_model(self, folder)
@@ -362,7 +362,7 @@ class VAE(nn.Module):
     ) -> str:
         """Push the model to the Hub repo "owner/name", creating it if need be, and return the address of the commit.
 
-        One commit holds weights, configuration, a card and pictures, and, if the weights are those of the folder that
+        One commit holds weights, a fitted prior, configuration, a card and pictures, and, if the weights are those of the folder that
         the model was loaded from, the figures that are there. Raises ValueError in one sentence if that can't be done.
         """
         from vae.hub import push_model

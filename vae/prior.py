@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that n
 MAX_NUMBERS = 12_000_000  # 48 MB, less than the hub fetches: a file from a stranger must not ask for more
 
 
-class Prior(nn.Module):
+class Prior(nn.Module, ABC):
     """A distribution of latent vectors, written as a map that makes them of standard normal noise, row by row.
 
     So the noise of one seed becomes the same latent vector, alone or among others. `latent_dim`, D, is None where any
@@ -35,13 +36,13 @@ class Prior(nn.Module):
 
     latent_dim: int | None
 
+    @abstractmethod
     def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
         """Turn standard normal noise into latent vectors, (B, D) -> (B, D); `temperature` multiplies the noise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
         """Compute log p(z) in nats, (B, D) -> (B,), differentiable."""
-        raise NotImplementedError
 
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw n latent vectors, (n, D), from noise of the CPU. Raises ValueError if the dimension is not known."""
