@@ -32,16 +32,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vae.card import CURVES, SAMPLES, model_card
-from vae.data import DATASETS, batches, load_dataset
+from vae.data import DATASETS, batches, binarize, load_dataset
 from vae.evaluate import calibrate, draw_samples, evaluate, num_held_out
 from vae.hub import CARD, METRICS, check_write, files_to_push, push_files, save_model, write, write_json
-from vae.loss import elbo, mean_error, optimal_log_scale
+from vae.loss import elbo, mean_error, optimal_log_scale, overall_scale
 from vae.metrics import pca_mse
 from vae.model import VAE, Likelihood, VAEConfig
+from vae.prior import Flow
 
 WARMUP = 0.03  # part of the run in which the learning rate rises
 EMA_DECAY = 0.999  # the weights that are kept are an average over about the last 1,000 steps
 MAX_GRAD_NORM = 1.0
+FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of a prior that is learned
 CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
 MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run may take
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
@@ -76,10 +78,17 @@ class TrainConfig:
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour; only for `folder`, which otherwise takes 3."""
     likelihood: Likelihood = "gaussian"
-    """How a pixel is scored: gaussian and laplace measure their own noise, so that no weight needs tuning; bernoulli
-    is for black-and-white pictures; mse is the tutorial's, and blurs."""
+    """How a pixel is scored: gaussian, spectral and laplace measure their own noise, so that no weight needs tuning;
+    spectral, which measures it for each frequency, is the sharpest; bernoulli is for black-and-white pictures; mse is
+    the tutorial's, and blurs."""
     beta: float = 1.0
     """Weight of the KL divergence. 1 gives the evidence lower bound; more gives fewer and smoother latents."""
+    prior: Literal["normal", "flow"] = "normal"
+    """What the KL divergence pulls towards: N(0, I), or a flow that learns with the model where its latents lie, and is
+    saved as its prior."""
+    binarize: Literal["dynamic"] | None = None
+    """Turn every picture into black and white by chance, anew each time: a grey of 0.3 is white in 3 of 10 cases. With
+    --likelihood bernoulli, this is how the log-likelihoods in papers are measured."""
     kl_warmup: float = 0.0
     """Part of the run, 0 to 1, in which the weight of the KL divergence rises from 0 to beta."""
     seed: int = 0
@@ -111,6 +120,10 @@ class TrainConfig:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.beta < math.inf:
             raise ValueError(f"--beta must be 0 or a positive number, got {self.beta}")
+        if self.binarize and self.likelihood != "bernoulli":
+            raise ValueError(f"--binarize needs --likelihood bernoulli, got {self.likelihood}")
+        if self.prior == "flow" and self.latent_dim < 2:
+            raise ValueError(f"--prior flow needs --latent-dim 2 or more, got {self.latent_dim}")
         if not 0 <= self.kl_warmup <= 1:
             raise ValueError(f"--kl-warmup is a part of the run, from 0 to 1, got {self.kl_warmup}")
         if not 0 <= self.seed < 2**31:
@@ -143,6 +156,8 @@ def train(config: TrainConfig) -> None:
         images = load_dataset(config.dataset, config.data_dir, "train", **size).images.to(accelerator.device)
         test_images = load_dataset(config.dataset, config.data_dir, "test", **size).images.to(accelerator.device)
     images, held_out = images.tensor_split([-num_held_out(images)])
+    if config.binarize:  # one draw of each picture to measure on; those to train on are drawn anew each time
+        held_out, test_images = binarize(held_out, config.seed), binarize(test_images, config.seed)
     if config.batch_size % accelerator.num_processes:
         raise ValueError(
             f"--batch-size must be divisible by the {accelerator.num_processes} processes, got {config.batch_size}"
@@ -155,9 +170,15 @@ def train(config: TrainConfig) -> None:
     # Model, optimizer, and the moving average of the weights, which is what is measured and kept.
     model: torch.nn.Module = VAE(model_config).to(memory_format=torch.channels_last).to(accelerator.device)
     average = copy.deepcopy(cast(VAE, model)).eval()  # before accelerate wraps the model: it stays in float32
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
+    parts = [model]
+    if config.prior == "flow":
+        parts.append(Flow(model_config.latent_dim, FLOW_LAYERS, FLOW_WIDTH).to(accelerator.device))
+        average.prior = copy.deepcopy(cast(Flow, parts[1])).requires_grad_(False)
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.01)
+    *parts, optimizer = accelerator.prepare(*parts, optimizer)
+    plain_parts = [accelerator.unwrap_model(part, keep_torch_compile=False) for part in parts]
+    model, log_prior = parts[0], parts[1] if len(parts) > 1 else None
 
     pushes = Pushes(config)
     results = Results(config, accelerator, model_config, images, held_out, test_images)
@@ -172,19 +193,23 @@ def train(config: TrainConfig) -> None:
                 group["lr"] = config.lr * learning_rate(progress)
             beta = config.beta * min(1.0, progress / config.kl_warmup if config.kl_warmup else 1.0)
 
+            if config.binarize:
+                x = torch.bernoulli(x)
+
             # Encode, sample, decode. The loss is the negative bound, in nats per pixel value.
             output = model(x)
             error = mean_error(x, output.reconstruction.detach(), config.likelihood)
             log_scale = optimal_log_scale(accelerator.reduce(error, "mean"), config.likelihood)  # of the whole batch
-            bound = elbo(x, output, config.likelihood, log_scale, beta)
+            bound = elbo(x, output, config.likelihood, log_scale, beta, log_prior)
             loss = -bound.total.mean() / x[0].numel()
 
             # Follow the gradient; the average follows the weights.
             optimizer.zero_grad()
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+            accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
             optimizer.step()
-            follow(average, plain_model, step)
+            for ours, theirs in zip((average, average.prior), plain_parts, strict=False):
+                follow(ours, theirs, step)
 
             # Now and then look up. All processes see the same figures, and so take the same turn.
             if step == 1:
@@ -192,7 +217,9 @@ def train(config: TrainConfig) -> None:
             if step % LOOK_EVERY and (step != total_steps or config.minutes):
                 continue
             minutes = (time.monotonic() - start) / 60
-            seen = torch.stack([bound.reconstruction.detach().mean(), bound.kl.detach().mean(), log_scale.exp()])
+            seen = torch.stack(
+                [bound.reconstruction.detach().mean(), bound.kl.detach().mean(), overall_scale(log_scale)]
+            )
             clock = torch.tensor([minutes, len(interrupted)], device=seen.device)
             everyone = accelerator.gather(torch.cat([seen, clock])[None])  # (processes, 5)
             reconstruction, kl, scale = everyone[:, :3].mean(0).tolist()
@@ -292,7 +319,7 @@ def learning_rate(progress: float) -> float:
 
 
 @torch.no_grad()
-def follow(average: VAE, model: torch.nn.Module, step: int) -> None:
+def follow(average: torch.nn.Module, model: torch.nn.Module, step: int) -> None:
     """Move the average a little towards the model, by more in the beginning, when the weights are still random."""
     decay = min(EMA_DECAY, step / (10 + step))
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
@@ -373,6 +400,8 @@ class Results:
             "processes": accelerator.num_processes,
             "mixed_precision": config.mixed_precision,
             "seed": config.seed,
+            "prior": config.prior,
+            "binarize": config.binarize,
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "accelerate")},
         }
@@ -387,12 +416,12 @@ class Results:
 
     def _measure(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> bool:
         calibrate(model, self.images[:CALIBRATION])
-        validation = evaluate(model, self.held_out)
+        validation = evaluate(model, self.held_out, model.prior)
         reached = validation["reconstruction"] - self.config.beta * validation["kl"]
         is_best = math.isfinite(reached) and reached >= self.best
         if is_best:
             save_model(model, self.folder)  # first of all: whoever launched us may not wait for the rest
-        test = evaluate(model, self.test_images)
+        test = evaluate(model, self.test_images, model.prior)
         if not math.isfinite(reached + test["elbo"]):
             tqdm.write(f"epoch {epochs:.1f}, {minutes:.1f} min: the averaged weights give no finite ELBO")
             return False

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vae.data import DATASETS, batches, load_dataset, load_examples
+from vae.data import DATASETS, batches, binarize, load_dataset, load_examples
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -184,3 +184,16 @@ def test_examples_are_24_real_pictures_of_each_class(name: str) -> None:
 def test_examples_of_nothing_known_are_refused() -> None:
     with pytest.raises(ValueError, match="no example pictures come for 'celeba', only for fashion-mnist, mnist"):
         load_examples("celeba")
+
+
+def test_binarized_pictures_are_white_as_often_as_they_are_bright() -> None:
+    images = torch.tensor([0, 51, 128, 255], dtype=torch.uint8).view(1, 1, 1, 4).repeat(2500, 1, 5, 1)
+    drawn = binarize(images, 0)
+    assert drawn.shape == images.shape
+    assert drawn.dtype == torch.uint8
+    assert set(drawn.unique().tolist()) == {0, 255}
+    torch.testing.assert_close(
+        drawn.double().mean((0, 1, 2)) / 255, torch.tensor([0, 0.2, 128 / 255, 1]).double(), atol=0.015, rtol=0
+    )
+    assert torch.equal(drawn, binarize(images, 0))
+    assert not torch.equal(drawn, binarize(images, 1))

@@ -123,6 +123,29 @@ def test_what_can_not_be_done_is_said(folder: Path) -> None:
         main(str(folder), dataset="folder", features="mnist", **FEW)
 
 
+@pytest.mark.parametrize("binarized", [False, True])
+def test_a_prior_learned_in_training_is_what_its_bounds_are_under(
+    folder: Path, capsys: pytest.CaptureFixture[str], binarized: bool
+) -> None:
+    model = small_model(likelihood="bernoulli")
+    model.prior = Flow(model.config.latent_dim, 2, 8)
+    model.prior.mean.fill_(3.0)  # far from the posteriors, so that no other prior could be meant
+    model.save_pretrained(folder)
+    metrics = read_metrics(folder)
+    metrics["training"] |= {"prior": "flow", "binarize": "dynamic" if binarized else None}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match="learned its prior in training: leave --fit-prior out"):
+        main(str(folder), **FEW, fit_prior=True)
+    main(str(folder), **FEW, write=True)
+    measured = read_metrics(folder)
+    assert measured["test"]["kl"] > 0.4 * 9 * model.config.latent_dim
+    assert measured["likelihood"]["bound"] == pytest.approx(measured["likelihood"]["elbo"], abs=30)
+    assert "bound_with_prior" not in measured["likelihood"]
+    assert ("generation" in measured) != binarized  # the classifiers know no binarized pictures
+    main(str(folder), **FEW, check=True)
+    assert "was found to be so" in capsys.readouterr().out
+
+
 def test_the_command_fails_in_one_sentence() -> None:
     command = [sys.executable, "-m", "vae.evaluate", "no-such-model"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from vae import VAE, reconstruct
+from vae import VAE, Flow, StandardNormal, reconstruct
 from vae.data import load_dataset
 from vae.hub import read_metrics
 from vae.images import to_pil, to_unit
+from vae.loss import overall_scale
 
 SMALL = [
     "--dataset",
@@ -52,11 +53,12 @@ def run_train(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.
 
 
 def assert_whole(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == WHOLE
+    learned = {"prior.safetensors"} if read_metrics(folder)["training"]["prior"] == "flow" else set()
+    assert {path.name for path in folder.iterdir()} == WHOLE | learned
     metrics = read_metrics(folder)
     model = VAE.from_pretrained(folder)
     assert metrics["training"]["parameters"] == model.config.num_parameters
-    assert metrics["test"]["scale"] == pytest.approx(model.log_scale.exp().item())
+    assert metrics["test"]["scale"] == pytest.approx(overall_scale(model.log_scale).item())
     for name in ("samples.png", "curves.png"):
         with Image.open(folder / name) as picture:
             picture.load()
@@ -90,10 +92,11 @@ def test_the_same_seed_gives_the_same_weights(pictures: Path, tmp_path: Path) ->
     assert weights[0] != weights[2]
 
 
-def test_two_processes_train_one_model(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [("--likelihood", "gaussian"), ("--likelihood", "spectral", "--prior", "flow")])
+def test_two_processes_train_one_model(pictures: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--epochs", 30, "--kl-warmup", 0.5)
-    done = run_train(*arguments, launcher=launcher)
+    done = run_train(*arguments, *options, launcher=launcher)
     assert done.returncode == 0, done.stderr
     assert_whole(tmp_path / "out")
     metrics = read_metrics(tmp_path / "out")
@@ -102,13 +105,26 @@ def test_two_processes_train_one_model(pictures: Path, tmp_path: Path) -> None:
     assert done.stdout.count("test ELBO") == len(metrics["history"]) + 1  # one process speaks, and says the best again
 
 
-@pytest.mark.parametrize("likelihood", ["laplace", "bernoulli", "mse"])
-def test_every_likelihood_trains_in_bf16(pictures: Path, tmp_path: Path, likelihood: str) -> None:
-    arguments = ("--epochs", 20, "--likelihood", likelihood, "--mixed-precision", "bf16", "--beta", 0.5)
+@pytest.mark.parametrize(
+    ("likelihood", "options"),
+    [
+        ("spectral", ()),
+        ("laplace", ("--prior", "flow")),
+        ("bernoulli", ()),
+        ("bernoulli", ("--binarize", "dynamic", "--prior", "flow", "--seed", "3")),
+        ("mse", ()),
+    ],
+)
+def test_every_likelihood_and_prior_trains_in_bf16(
+    pictures: Path, tmp_path: Path, likelihood: str, options: tuple[str, ...]
+) -> None:
+    arguments = ("--epochs", 20, "--likelihood", likelihood, "--mixed-precision", "bf16", "--beta", 0.5, *options)
     done = run_train(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", *arguments)
     assert done.returncode == 0, done.stderr
     assert_whole(tmp_path / "out")
-    assert VAE.from_pretrained(tmp_path / "out").config.likelihood == likelihood
+    model = VAE.from_pretrained(tmp_path / "out")
+    assert model.config.likelihood == likelihood
+    assert isinstance(model.prior, Flow if "flow" in options else StandardNormal)
     # What was written is what the float32 weights reach, whatever they were trained in.
     claimed = read_metrics(tmp_path / "out")["test"]
     command = [sys.executable, "-m", "vae.evaluate", str(tmp_path / "out"), "--data-dir", str(pictures)]
@@ -160,6 +176,8 @@ def test_a_run_that_diverges_says_which_part_and_writes_nothing_unusable(picture
         ("--image-size -5", "image_size must be a whole number from 16 to 256, got -5"),
         ("--image-size 30", "image_size must be divisible by 4, got 30: the nearest sizes are 28 and 32"),
         ("--likelihood poisson", "likelihood"),
+        ("--binarize dynamic", "--binarize needs --likelihood bernoulli, got gaussian"),
+        ("--prior flow --latent-dim 1", "--prior flow needs --latent-dim 2 or more, got 1"),
         ("--widht 8", "--widht"),
     ],
 )

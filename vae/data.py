@@ -206,6 +206,17 @@ def batches(
             yield to_unit(images[batch[rank * share : (rank + 1) * share]])
 
 
+def binarize(images: Tensor, seed: int) -> Tensor:
+    """Make each pixel of images, (N, C, H, W) uint8, white with a chance of its brightness, else black: same shape.
+
+    (Salakhutdinov & Murray, "On the Quantitative Analysis of Deep Belief Networks", ICML 2008.) A seed gives the same
+    on every device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts = [255 * torch.bernoulli(to_unit(part.cpu()), generator=generator).byte() for part in images.split(1000)]
+    return torch.cat(parts).to(images.device)
+
+
 def load_examples(name: str) -> Pictures:
     """Load the 240 test pictures of a dataset that come with the package, 24 of each class: no download, no data_dir.
 

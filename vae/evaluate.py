@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from vae.card import SAMPLES, model_card
-from vae.data import DATASETS, load_dataset
+from vae.data import DATASETS, Pictures, binarize, load_dataset
 from vae.features import CLASSIFIERS, Classifier, Inception, accuracy, extract_features, load_features
 from vae.generate import generate, reconstruct
 from vae.hub import (
@@ -34,7 +34,7 @@ from vae.hub import (
 )
 from vae.hub import write as write_whole
 from vae.images import enlarge, grid, to_unit
-from vae.loss import elbo, mean_error, optimal_log_scale
+from vae.loss import elbo, mean_error, optimal_log_scale, overall_scale
 from vae.metrics import (
     active_units,
     bits_per_dimension,
@@ -71,21 +71,23 @@ def calibrate(model: VAE, images: Tensor) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: VAE, images: Tensor) -> dict[str, Any]:
+def evaluate(model: VAE, images: Tensor, prior: Prior | None = None) -> dict[str, Any]:
     """Measure a model in `eval()` on images, (N, C, H, W) uint8, on its device, with one sample of z for each picture.
 
-    elbo, reconstruction, kl: means over pictures, in nats, under the model's own likelihood and scale.
+    prior: what the model was trained with, on its device; None is N(0, I).
+    elbo, reconstruction, kl: means over pictures, in nats, under that prior and the model's own likelihood and scale.
     mse, psnr, ssim: of the reconstruction from the posterior mean, pixels in [0, 1], dB (of the mean squared error).
     sample_mse, sample_psnr, sample_ssim: the same of the reconstruction from the sample.
     """
     likelihood = model.config.likelihood
+    log_prior = None if prior is None or isinstance(prior, StandardNormal) else prior.log_prob
     generator = torch.Generator(images.device).manual_seed(0)
     sums = torch.zeros(7, dtype=torch.float64)
     means = []
     for part in images.split(CHUNK):
         x = to_unit(part)
         output = model(x, generator)
-        values = [*elbo(x, output, likelihood, model.log_scale)]  # (B,) each
+        values = [*elbo(x, output, likelihood, model.log_scale, log_prior=log_prior)]  # (B,) each
         for picture in (model.decode(output.posterior.mode()), output.reconstruction):
             values += [(picture - x).square().flatten(1).mean(1), ssim(picture, x)]
         sums += torch.stack(values).cpu().double().sum(1)  # summed there: MPS has no float64
@@ -103,33 +105,34 @@ def evaluate(model: VAE, images: Tensor) -> dict[str, Any]:
         "sample_mse": sample_mse,
         "sample_psnr": psnr(sample_mse),
         "sample_ssim": sample_similarity,
-        "scale": model.log_scale.exp().item(),
+        "scale": overall_scale(model.log_scale).item(),
         "active_units": active_units(torch.cat(means)),
     }
 
 
-def measure_likelihood(model: VAE, images: Tensor, samples: int) -> dict[str, Any]:
+def measure_likelihood(model: VAE, images: Tensor, samples: int, prior: Prior | None = None) -> dict[str, Any]:
     """Bound log p(x) of images, (N, C, H, W) uint8, by `samples` samples of z each: means over pictures, in nats.
 
-    bound is under N(0, I), which the model was trained with, bound_with_prior under its own prior where one was fitted;
-    elbo is of the same pictures, and standard_error of the mean bound.
+    bound is under the prior that the model was trained with, None for N(0, I); bound_with_prior is under its own, where
+    that is another, fitted later. elbo is of the same pictures, and standard_error of the mean bound.
     """
+    prior = StandardNormal() if prior is None else prior
     x = to_unit(images)
 
     def bound(prior: Prior) -> Tensor:
         generator = torch.Generator(x.device).manual_seed(0)
         return importance_weighted_bound(model, x, samples, prior=prior, generator=generator).cpu().double()
 
-    values = bound(StandardNormal())
+    values = bound(prior)
     result = {
         "pictures": len(images),
         "samples": samples,
-        "elbo": evaluate(model, images)["elbo"],
+        "elbo": evaluate(model, images, prior)["elbo"],
         "bound": values.mean().item(),
         "standard_error": values.std(correction=0).item() / math.sqrt(len(values)),
         "bits_per_dimension": bits_per_dimension(values.mean().item(), x[0].numel(), model.config.likelihood),
     }
-    if not isinstance(model.prior, StandardNormal):
+    if model.prior is not prior and not isinstance(model.prior, StandardNormal):
         result["bound_with_prior"] = bound(copy.deepcopy(model.prior).to(x.device)).mean().item()
     return result
 
@@ -366,9 +369,16 @@ def main(
     chosen = features or (name if name in CLASSIFIERS else None)
     if chosen in CLASSIFIERS and (loaded.config.channels, loaded.config.image_size) != (1, 28):
         raise ValueError(f"the features of {chosen} are of grey pictures of 28x28: take --features inception")
-    network = load_features(chosen) if chosen else None
+    training = metrics.get("training", {})
+    trained_with = loaded.prior if training.get("prior") == "flow" else StandardNormal()
+    if fit_prior and trained_with is loaded.prior:
+        raise ValueError(f"{model} learned its prior in training: leave --fit-prior out")
     size = {"image_size": loaded.config.image_size, "channels": loaded.config.channels}
     train, test = (load_dataset(name, data_dir, split, **size) for split in ("train", "test"))
+    if training.get("binarize"):
+        train, test = (Pictures(binarize(split.images, training["seed"]), split.labels) for split in (train, test))
+        chosen = None  # no features of black and white pictures come with the package
+    network = load_features(chosen) if chosen else None
 
     fitted = fit_priors(loaded, train.images) if fit_prior else []
     taken = next((row for row in fitted if prior in (None, row.name)), None)
@@ -383,8 +393,8 @@ def main(
         show({block: figures})
 
     mse = pca_mse(train.images[: -num_held_out(train.images)], test.images, loaded.config.latent_dim)
-    report("test", evaluate(loaded, test.images) | {"pca_mse": mse, "pca_psnr": psnr(mse)})
-    report("likelihood", measure_likelihood(loaded, test.images[:pictures], samples))
+    report("test", evaluate(loaded, test.images, trained_with) | {"pca_mse": mse, "pca_psnr": psnr(mse)})
+    report("likelihood", measure_likelihood(loaded, test.images[:pictures], samples, trained_with))
     report("latents", measure_latents(loaded, test.images))
     rows: dict[str, Any] = {}
     if network is None:

@@ -29,7 +29,7 @@ def bits_per_dimension(elbo: float, dimensions: int, likelihood: Likelihood) -> 
     the likelihood is much wider than that. None for `bernoulli`, which is no density of grey pictures, and for `mse`,
     whose σ of 1 is none of theirs.
     """
-    if likelihood not in ("gaussian", "laplace"):
+    if likelihood not in ("gaussian", "spectral", "laplace"):
         return None
     return -elbo / (dimensions * math.log(2)) + math.log2(255)
 

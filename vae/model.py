@@ -19,7 +19,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from vae.prior import Prior
 
-Likelihood = Literal["gaussian", "laplace", "bernoulli", "mse"]
+Likelihood = Literal["gaussian", "spectral", "laplace", "bernoulli", "mse"]
 
 MAX_PARAMETERS = 100_000_000  # 400 MB: a config from a stranger must not ask for more
 COARSEST_GRID = 8  # halving stops at this many cells a side or fewer
@@ -284,8 +284,11 @@ class VAE(nn.Module):
         self.config = config or VAEConfig()
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
-        # ln of the calibrated σ (gaussian) or b (laplace) of p(x|z), in units of the [0, 1] pixel range: see vae.loss.
-        self.register_buffer("log_scale", torch.zeros(()))
+        # ln of the calibrated σ (gaussian) or b (laplace) of p(x|z), in units of the [0, 1] pixel range, or of the σ of
+        # each frequency (spectral): see vae.loss.
+        size = self.config.image_size
+        shape = (self.config.channels, size, size) if self.config.likelihood == "spectral" else ()
+        self.register_buffer("log_scale", torch.zeros(shape))
         from vae.prior import StandardNormal  # here, not above: the maths of this file has no need of it
 
         self.prior = StandardNormal(self.config.latent_dim)

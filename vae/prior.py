@@ -44,6 +44,11 @@ class Prior(nn.Module, ABC):
     def log_prob(self, z: Tensor) -> Tensor:
         """Compute log p(z) in nats, (B, D) -> (B,), differentiable."""
 
+    def forward(self, z: Tensor) -> Tensor:
+        """Compute `log_prob`, by the name that lets accelerate train a prior on many devices; always in float32."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self.log_prob(z.float())
+
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw n latent vectors, (n, D), from noise of the CPU. Raises ValueError if the dimension is not known."""
         if self.latent_dim is None:
