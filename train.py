@@ -7,6 +7,7 @@ One loop, on any device and any number of processes that accelerate knows. It le
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 import platform
@@ -18,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -34,7 +34,19 @@ from tqdm import tqdm
 from vae.card import CURVES, SAMPLES, model_card
 from vae.data import DATASETS, batches, binarize, load_dataset
 from vae.evaluate import calibrate, draw_samples, evaluate, num_held_out
-from vae.hub import CARD, METRICS, check_write, files_to_push, push_files, save_model, write, write_json
+from vae.hub import (
+    CARD,
+    METRICS,
+    check_write,
+    files_to_push,
+    find_model,
+    load_model,
+    push_files,
+    read_metrics,
+    save_model,
+    write,
+    write_json,
+)
 from vae.loss import elbo, mean_error, optimal_log_scale, overall_scale
 from vae.metrics import pca_mse
 from vae.model import VAE, Likelihood, VAEConfig
@@ -49,7 +61,7 @@ MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run 
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
 
 
-@dataclass
+@dataclasses.dataclass
 class TrainConfig:
     """Train a variational autoencoder and write it, with figures and pictures, into a folder."""
 
@@ -59,6 +71,9 @@ class TrainConfig:
     """Where the files of the dataset are. mnist and fashion-mnist are downloaded into it if they are missing."""
     output: Path | None = None
     """Folder to write, by default weights/DATASET. A model that is there is replaced."""
+    init: str | None = None
+    """Begin with the weights of this model (a folder, a bundled name or a Hub repo) instead of random ones: to train it
+    for longer, or on other pictures."""
     epochs: float = 30
     """Passes over the training pictures."""
     minutes: float | None = None
@@ -150,6 +165,13 @@ def train(config: TrainConfig) -> None:
         raise ValueError("--mixed-precision fp16 does not train on a CPU: take bf16 or no")
     set_seed(config.seed, device_specific=True)
 
+    first = None
+    if config.init:
+        folder = find_model(config.init)
+        if folder.resolve() == (config.output or Path("weights") / config.dataset).resolve():
+            raise ValueError(f"--output would replace the weights to begin with: name another folder than {folder}")
+        first = load_model(folder)
+
     # Data: all of it as bytes on the device; some pictures are held out, to choose the best weights by.
     with accelerator.main_process_first():
         size = {"image_size": model_config.image_size, "channels": model_config.channels}
@@ -168,12 +190,15 @@ def train(config: TrainConfig) -> None:
         check_write(config.push_to_hub, private=config.private or None)
 
     # Model, optimizer, and the moving average of the weights, which is what is measured and kept.
-    model: torch.nn.Module = VAE(model_config).to(memory_format=torch.channels_last).to(accelerator.device)
+    model: torch.nn.Module = VAE(model_config) if first is None else beginning(first, model_config)
+    model = model.to(memory_format=torch.channels_last).to(accelerator.device)
     average = copy.deepcopy(cast(VAE, model)).eval()  # before accelerate wraps the model: it stays in float32
     parts = [model]
     if config.prior == "flow":
-        parts.append(Flow(model_config.latent_dim, FLOW_LAYERS, FLOW_WIDTH).to(accelerator.device))
-        average.prior = copy.deepcopy(cast(Flow, parts[1])).requires_grad_(False)
+        known = first.prior if first and isinstance(first.prior, Flow) else None
+        flow = known or Flow(model_config.latent_dim, FLOW_LAYERS, FLOW_WIDTH)
+        parts.append(flow.requires_grad_(True).to(accelerator.device))
+        average.prior = copy.deepcopy(flow).requires_grad_(False)
     parameters = [parameter for part in parts for parameter in part.parameters()]
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.01)
     *parts, optimizer = accelerator.prepare(*parts, optimizer)
@@ -311,6 +336,21 @@ class Pushes:
             self.thread.join()
 
 
+def beginning(first: VAE, config: VAEConfig) -> VAE:
+    """Make a model of that config with the weights of the first. Raises ValueError if they don't fit each other."""
+    for field in dataclasses.fields(config):
+        theirs, ours = getattr(first.config, field.name), getattr(config, field.name)
+        if field.name != "likelihood" and theirs != ours:  # whose scale is measured anew
+            raise ValueError(
+                f"the weights in {first.origin} are of {field.name} {theirs}, and {ours} is asked for: give "
+                f"--{field.name.replace('_', '-')} {theirs}"
+            )
+    model = VAE(config)
+    for ours, theirs in ((model.encoder, first.encoder), (model.decoder, first.decoder)):
+        ours.load_state_dict(theirs.state_dict())
+    return model
+
+
 def learning_rate(progress: float) -> float:
     """Return the part of the peak learning rate due at a progress from 0 to 1: a linear rise, then half a cosine."""
     if progress < WARMUP:
@@ -402,6 +442,7 @@ class Results:
             "seed": config.seed,
             "prior": config.prior,
             "binarize": config.binarize,
+            "init": config.init and read_metrics(find_model(config.init)).get("training"),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "accelerate")},
         }

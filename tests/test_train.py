@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -103,6 +104,33 @@ def test_two_processes_train_one_model(pictures: Path, tmp_path: Path, options: 
     assert metrics["training"]["processes"] == 2
     assert metrics["training"]["steps"] == 30
     assert done.stdout.count("test ELBO") == len(metrics["history"]) + 1  # one process speaks, and says the best again
+
+
+def test_it_goes_on_from_the_weights_of_another_model(pictures: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    options = (*SMALL, "--data-dir", pictures, "--prior", "flow")
+    done = run_train(*options, "--output", first, "--epochs", 200, "--lr", 5e-3)
+    assert done.returncode == 0, done.stderr
+    # Hardly a step away from the first, it knows what that knew, under another likelihood and with the same flow.
+    still = ("--epochs", 1, "--lr", 1e-9, "--likelihood", "spectral")
+    done = run_train(*options, *still, "--output", second, "--init", first)
+    assert done.returncode == 0, done.stderr
+    assert_whole(second)
+    before, after = read_metrics(first), read_metrics(second)
+    assert after["training"]["init"] == before["training"]
+    assert after["test"]["mse"] == pytest.approx(before["test"]["mse"], rel=0.2)  # its normalisations saw a few more
+    z = torch.randn(5, 8)
+    ours, theirs = (VAE.from_pretrained(folder).prior.log_prob(z) for folder in (first, second))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert (second / "README.md").read_text().count("train.py --dataset folder") == 2
+    for arguments, sentence in (
+        (("--output", first), "--output would replace the weights to begin with"),
+        (("--output", second, "--latent-dim", 9), "are of latent_dim 8, and 9 is asked for: give --latent-dim 8"),
+    ):
+        done = run_train(*options, "--init", first, *arguments)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -112,26 +112,38 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
     }
     if test["bits_per_dimension"] is not None:
         rows["bits per pixel value"] = f"{test['bits_per_dimension']:.3f}"
-        rows["calibrated " + ("σ" if config.likelihood == "gaussian" else "b")] = f"{test['scale']:.4f}"
+        scale = {"gaussian": "σ", "spectral": "σ, over all frequencies", "laplace": "b"}[config.likelihood]
+        rows[f"calibrated {scale}"] = f"{test['scale']:.4f}"
     rows |= {
         "squared error of a pixel, from the posterior mean": f"{test['mse']:.5f} ({test['psnr']:.2f} dB)",
         f"the same of PCA with {config.latent_dim} components": f"{test['pca_mse']:.5f}",
         "active units": f"{test['active_units']} of {config.latent_dim}",
     }
     table = "\n".join(f"| {row} | {value} |" for row, value in rows.items())
-    command = " ".join(str(training["command"]).replace("`", "").split())  # it may be a stranger's
+    runs = _runs(training)
     curves = f"\n![Curves of the training]({CURVES})\n" if CURVES in files else ""
     return f"""| on the {test["pictures"]:,} test pictures | |
 |---|---|
 {table}
 
-{_generation(metrics)}Trained by `{command}`: {training["pictures"]:,} pictures, {training["epochs"]:.1f} epochs,
-{training["seconds"] / 60:.0f} minutes on {str(training["device"]).split()[0]}, {config.num_parameters:,} parameters, likelihood
+{_generation(metrics)}Trained by {runs}; {training["pictures"]:,} pictures, {config.num_parameters:,} parameters, likelihood
 `{config.likelihood}`. The weights are those that did best on {training["validation_pictures"]:,} pictures held out from
 training. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
 {curves}
 Data: {spec.title}, {spec.source}, licence {spec.licence}.{" Weights: Apache-2.0." if spec.hub_id else ""}
 """
+
+
+def _runs(training: dict[str, Any]) -> str:
+    """Say which commands made the weights, the first one first, and how long they took."""
+    runs: list[str] = []
+    run: dict[str, Any] | None = training
+    while run:
+        command = " ".join(str(run["command"]).replace("`", "").split())  # it may be a stranger's
+        device = str(run["device"]).split()[0]
+        runs.insert(0, f"`{command}` ({run['epochs']:.1f} epochs, {run['seconds'] / 60:.0f} minutes on {device})")
+        run = run.get("init")
+    return ", then ".join(runs)
 
 
 def _generation(metrics: dict[str, Any]) -> str:
