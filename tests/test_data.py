@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vae.data import DATASETS, batches, binarize, load_dataset, load_examples
+from vae.data import DATASETS, augment, batches, binarize, load_dataset, load_examples
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -184,6 +184,23 @@ def test_examples_are_24_real_pictures_of_each_class(name: str) -> None:
 def test_examples_of_nothing_known_are_refused() -> None:
     with pytest.raises(ValueError, match="no example pictures come for 'celeba', only for fashion-mnist, mnist"):
         load_examples("celeba")
+
+
+def test_augmented_pictures_are_moved_and_mirrored_each_by_itself() -> None:
+    x = torch.arange(1.0, 50).view(1, 1, 7, 7).repeat(500, 3, 1, 1)
+    assert torch.equal(augment(x), x)
+    moved = augment(x, shift=2)
+    assert moved.shape == x.shape
+    assert torch.equal(moved[:, 0], moved[:, 2])  # the colours stay together
+    centres = moved[:, 0, 3, 3].int().unique(return_counts=True)
+    assert centres[0].tolist() == [7 * row + column + 1 for row in range(1, 6) for column in range(1, 6)]
+    assert centres[1].min() > 5
+    corner = moved[moved[:, 0, 3, 3] == 9][0, 0]  # moved right and down by two: the edge is drawn out
+    assert torch.equal(corner[:3, :3], torch.ones(3, 3))
+    assert torch.equal(corner[2:, 2:], x[0, 0, :5, :5])
+    mirrored = augment(x, flip=True)[:, :, 0, 0] == 7
+    assert 200 < mirrored.all(1).sum() < 300
+    assert mirrored.any(1).sum() == mirrored.all(1).sum()
 
 
 def test_binarized_pictures_are_white_as_often_as_they_are_bright() -> None:

@@ -136,7 +136,7 @@ def test_it_goes_on_from_the_weights_of_another_model(pictures: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("likelihood", "options"),
     [
-        ("spectral", ()),
+        ("spectral", ("--shift", "1", "--flip")),
         ("laplace", ("--prior", "flow")),
         ("bernoulli", ()),
         ("bernoulli", ("--binarize", "dynamic", "--prior", "flow", "--seed", "3")),
@@ -196,6 +196,7 @@ def test_a_run_that_diverges_says_which_part_and_writes_nothing_unusable(picture
         ("--epochs -1", "--epochs must be more than 0 and less than a million, got -1"),
         ("--epochs 1e308", "--epochs must be more than 0 and less than a million, got 1e+308"),
         ("--minutes nan", "--minutes must be more than 0 and less than a million, got nan"),
+        ("--shift -1", "--shift must be a number of pixels from 0 to 16, got -1"),
         ("--batch-size 0", "--batch-size must be at least 1, got 0"),
         ("--beta -1", "--beta must be 0 or a positive number, got -1"),
         ("--kl-warmup 2", "--kl-warmup is a part of the run"),
@@ -204,7 +205,7 @@ def test_a_run_that_diverges_says_which_part_and_writes_nothing_unusable(picture
         ("--image-size -5", "image_size must be a whole number from 16 to 256, got -5"),
         ("--image-size 30", "image_size must be divisible by 4, got 30: the nearest sizes are 28 and 32"),
         ("--likelihood poisson", "likelihood"),
-        ("--binarize dynamic", "--binarize needs --likelihood bernoulli, got gaussian"),
+        ("--binarize dynamic", "--binarize needs --likelihood bernoulli, got spectral"),
         ("--prior flow --latent-dim 1", "--prior flow needs --latent-dim 2 or more, got 1"),
         ("--widht 8", "--widht"),
     ],

@@ -55,14 +55,14 @@ def cosine_transform(x: Tensor) -> Tensor:
 
     The lowest frequency comes first: at [..., 0, 0] is sqrt(H W) times the mean.
     """
-    rows, columns = (_cosines(size).to(x.device) for size in x.shape[-2:])
+    rows, columns = (_cosines(size, x.device) for size in x.shape[-2:])
     return rows @ x @ columns.T
 
 
-def _cosines(size: int) -> Tensor:
+def _cosines(size: int, device: torch.device) -> Tensor:
     """Make the orthonormal matrix whose k-th row is a cosine of k half waves, (size, size)."""
-    k, place = torch.arange(size)[:, None], torch.arange(size)[None] + 0.5
-    waves = torch.cos(math.pi / size * k * place) * math.sqrt(2 / size)
+    k = torch.arange(size, device=device)
+    waves = torch.cos(math.pi / size * k[:, None] * (k + 0.5)) * math.sqrt(2 / size)
     waves[0] *= math.sqrt(0.5)
     return waves
 
