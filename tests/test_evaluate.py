@@ -89,12 +89,12 @@ def test_figures_that_are_written_are_found_to_be_so_when_checked(
 
 
 def test_another_prior_than_the_likeliest_can_be_taken(folder: Path) -> None:
-    main(str(folder), **FEW, fit_prior=True, prior="mixture-50", write=True)
+    main(str(folder), **FEW, fit_prior=True, prior="mixture-100", write=True)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["generation"]["prior"]["frechet"] == metrics["priors"]["mixture-50"]["frechet"]
+    assert metrics["generation"]["prior"]["frechet"] == metrics["priors"]["mixture-100"]["frechet"]
     stored = load_prior(folder / "prior.safetensors")
     assert isinstance(stored, GaussianMixture)
-    assert stored.components == 50
+    assert stored.components == 100
 
 
 def test_a_model_without_a_classifier_is_measured_but_for_its_new_pictures(

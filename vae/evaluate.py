@@ -246,7 +246,7 @@ def num_held_out(images: Tensor) -> int:
     return min(MAX_HELD_OUT, math.ceil(len(images) / 10))
 
 
-def fit_priors(model: VAE, images: Tensor, components: Iterable[int] = (50, 100, 200)) -> list[FittedPrior]:
+def fit_priors(model: VAE, images: Tensor, components: Iterable[int] = (100, 200, 300)) -> list[FittedPrior]:
     """Fit mixtures and a flow to where the encoder puts training pictures, (N, C, H, W) uint8: the best comes first.
 
     The last pictures, which train.py holds out, are held out here, too, to choose by.
@@ -333,7 +333,7 @@ def main(
     seeds: int = 3,
     features: str | None = None,
     fit_prior: bool = False,
-    prior: Literal["mixture-50", "mixture-100", "mixture-200", "flow"] | None = None,
+    prior: Literal["mixture-100", "mixture-200", "mixture-300", "flow"] | None = None,
     write: bool = False,
     check: bool = False,
 ) -> None:
