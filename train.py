@@ -47,7 +47,7 @@ from vae.hub import (
     write,
     write_json,
 )
-from vae.loss import elbo, mean_error, optimal_log_scale, overall_scale
+from vae.loss import SPECTRAL_TILT, elbo, mean_error, optimal_log_scale, overall_scale
 from vae.metrics import pca_mse
 from vae.model import VAE, Likelihood, VAEConfig
 from vae.prior import Flow
@@ -98,6 +98,9 @@ class TrainConfig:
     the tutorial's, and blurs."""
     beta: float = 1.0
     """Weight of the KL divergence. 1 gives the evidence lower bound; more gives fewer and smoother latents."""
+    tilt: float = SPECTRAL_TILT
+    """How far the scales of `spectral` follow the spectrum of the errors, from 0 (not at all) to 1. More is sharper, and
+    too much from the start lets a training fail."""
     prior: Literal["normal", "flow"] = "normal"
     """What the KL divergence pulls towards: N(0, I), or a flow that learns with the model where its latents lie, and is
     saved as its prior."""
@@ -134,6 +137,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1e6:
                 raise ValueError(f"--{name} must be more than 0 and less than a million, got {value}")
+        if not 0 <= self.tilt <= 1:
+            raise ValueError(f"--tilt must be from 0 to 1, got {self.tilt}")
         if not 0 <= self.shift <= 16:
             raise ValueError(f"--shift must be a number of pixels from 0 to 16, got {self.shift}")
         for name in ("batch_size", "evaluations"):
@@ -231,7 +236,9 @@ def train(config: TrainConfig) -> None:
             # Encode, sample, decode. The loss is the negative bound, in nats per pixel value.
             output = model(x)
             error = mean_error(x, output.reconstruction.detach(), config.likelihood)
-            log_scale = optimal_log_scale(accelerator.reduce(error, "mean"), config.likelihood)  # of the whole batch
+            log_scale = optimal_log_scale(
+                accelerator.reduce(error, "mean"), config.likelihood, config.tilt
+            )  # of the whole batch
             bound = elbo(x, output, config.likelihood, log_scale, beta, log_prior)
             loss = -bound.total.mean() / x[0].numel()
 
@@ -463,7 +470,7 @@ class Results:
         return is_best
 
     def _measure(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> bool:
-        calibrate(model, self.images[:CALIBRATION])
+        calibrate(model, self.images[:CALIBRATION], self.config.tilt)
         validation = evaluate(model, self.held_out, model.prior)
         reached = validation["reconstruction"] - self.config.beta * validation["kl"]
         is_best = math.isfinite(reached) and reached >= self.best

@@ -196,6 +196,7 @@ def test_a_run_that_diverges_says_which_part_and_writes_nothing_unusable(picture
         ("--epochs -1", "--epochs must be more than 0 and less than a million, got -1"),
         ("--epochs 1e308", "--epochs must be more than 0 and less than a million, got 1e+308"),
         ("--minutes nan", "--minutes must be more than 0 and less than a million, got nan"),
+        ("--tilt 1.5", "--tilt must be from 0 to 1, got 1.5"),
         ("--shift -1", "--shift must be a number of pixels from 0 to 16, got -1"),
         ("--batch-size 0", "--batch-size must be at least 1, got 0"),
         ("--beta -1", "--beta must be 0 or a positive number, got -1"),

@@ -34,7 +34,7 @@ from vae.hub import (
 )
 from vae.hub import write as write_whole
 from vae.images import enlarge, grid, to_unit
-from vae.loss import elbo, mean_error, optimal_log_scale, overall_scale
+from vae.loss import SPECTRAL_TILT, elbo, mean_error, optimal_log_scale, overall_scale
 from vae.metrics import (
     active_units,
     bits_per_dimension,
@@ -59,7 +59,7 @@ FLOW_DRAWS = 4  # samples of each posterior that a flow is fitted to; a mixture,
 
 
 @torch.no_grad()
-def calibrate(model: VAE, images: Tensor) -> None:
+def calibrate(model: VAE, images: Tensor, tilt: float = SPECTRAL_TILT) -> None:
     """Set the model's log_scale to what makes images, (N, C, H, W) uint8, most likely: measured once the weights are fixed."""
     generator = torch.Generator(images.device).manual_seed(0)
     likelihood = model.config.likelihood
@@ -67,7 +67,7 @@ def calibrate(model: VAE, images: Tensor) -> None:
     for part in images.split(CHUNK):
         x = to_unit(part)
         error += mean_error(x, model(x, generator).reconstruction, likelihood) * (len(part) / len(images))
-    model.log_scale.copy_(optimal_log_scale(error, likelihood))
+    model.log_scale.copy_(optimal_log_scale(error, likelihood, tilt))
 
 
 @torch.no_grad()
@@ -369,14 +369,17 @@ def main(
     chosen = features or (name if name in CLASSIFIERS else None)
     if chosen in CLASSIFIERS and (loaded.config.channels, loaded.config.image_size) != (1, 28):
         raise ValueError(f"the features of {chosen} are of grey pictures of 28x28: take --features inception")
-    training = metrics.get("training", {})
+    training = metrics.get("training")
+    training = training if isinstance(training, dict) else {}  # whatever a stranger's file says
     trained_with = loaded.prior if training.get("prior") == "flow" else StandardNormal()
     if fit_prior and trained_with is loaded.prior:
         raise ValueError(f"{model} learned its prior in training: leave --fit-prior out")
     size = {"image_size": loaded.config.image_size, "channels": loaded.config.channels}
     train, test = (load_dataset(name, data_dir, split, **size) for split in ("train", "test"))
     if training.get("binarize"):
-        train, test = (Pictures(binarize(split.images, training["seed"]), split.labels) for split in (train, test))
+        train, test = (
+            Pictures(binarize(split.images, seed=int(training["seed"])), split.labels) for split in (train, test)
+        )
         chosen = None  # no features of black and white pictures come with the package
     network = load_features(chosen) if chosen else None
 

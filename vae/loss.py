@@ -30,8 +30,8 @@ from vae.model import DiagonalGaussian, Likelihood, VAEOutput
 # Rounding to 8 bits leaves noise of this standard deviation in a pixel; no σ below it is worth believing.
 ROUNDING_STD = 1 / (255 * math.sqrt(12))
 
-# How far the σ of `spectral` follow the spectrum of the errors, from 0, one σ for all, to 1, all the way. With 1 the
-# training can fail: what is not yet learnt is taken for noise, and what is taken for noise is not learnt.
+# How far the σ of `spectral` follow the spectrum of the errors, from 0, one σ for all, to 1, all the way. With 1 a
+# training from the start can fail: what is not yet learnt is taken for noise, and what is taken for noise is not learnt.
 SPECTRAL_TILT = 0.3
 
 
@@ -107,20 +107,20 @@ def mean_error(x: Tensor, mean: Tensor, likelihood: Likelihood) -> Tensor:
     return (x - mean).abs().mean() if likelihood == "laplace" else (x - mean).square().mean()
 
 
-def optimal_log_scale(error: Tensor, likelihood: Likelihood) -> Tensor:
+def optimal_log_scale(error: Tensor, likelihood: Likelihood, tilt: float = SPECTRAL_TILT) -> Tensor:
     """Compute the log_scale that makes pictures of that `mean_error` most likely: Rybkin et al. 2021, equation 6.
 
     For `gaussian` the logarithm of the root mean squared error, for `laplace` of the mean absolute error, for
     `bernoulli` and `mse`, which have no scale, 0. For `spectral` a spectrum, (C, H, W), whose shape follows that of the
-    errors as far as SPECTRAL_TILT says, and whose level is the most likely one.
+    errors as far as `tilt` says, from 0 to 1, and whose level is the most likely one.
     """
     if likelihood == "gaussian":
         return 0.5 * torch.log(error + ROUNDING_STD**2)
     if likelihood == "spectral":
         error = error + ROUNDING_STD**2
         spectrum = 0.5 * torch.log(error)
-        tilt = SPECTRAL_TILT * (spectrum - spectrum.mean())
-        return tilt + 0.5 * torch.log((error * torch.exp(-2 * tilt)).mean())
+        shape = tilt * (spectrum - spectrum.mean())
+        return shape + 0.5 * torch.log((error * torch.exp(-2 * shape)).mean())
     if likelihood == "laplace":
         return torch.log(error + ROUNDING_STD)
     return torch.zeros_like(error)
