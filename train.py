@@ -122,6 +122,9 @@ class TrainConfig:
     C++ compiler and seldom pays."""
     evaluations: int = 10
     """How often to measure and save in the course of the run, if that takes no more than a tenth of the time."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights to keep: the best by the bound on pictures held out from training, or the last. The bound may stand
+    still while pictures get sharper."""
     push_to_hub: str | None = None
     """Repo on the Hub (owner/name) to push the model to. It is created before the training, if it isn't there, and the
     right to write to it checked; the token is that of `hf auth login` or HF_TOKEN."""
@@ -279,8 +282,8 @@ def train(config: TrainConfig) -> None:
             bar.update(min(100, 100 * progress) - bar.n)
             finished = progress >= 1 or stop > 0
             if accelerator.is_main_process and (finished or results.are_due(progress, minutes)):
-                is_best = results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
-                if is_best and not finished:  # else the last push follows at once
+                is_kept = results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
+                if is_kept and not finished:  # else the last push follows at once
                     pushes.begin(results.folder)
             if finished:
                 break
@@ -456,25 +459,26 @@ class Results:
             "seed": config.seed,
             "prior": config.prior,
             "binarize": config.binarize,
+            "keep": config.keep,
             "init": config.init and read_metrics(find_model(config.init)).get("training"),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "accelerate")},
         }
 
     def add(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> bool:
-        """Measure the averaged model and, if no earlier one was better on the held-out pictures, keep it: tell whether."""
+        """Measure the averaged model and, if it is the one to keep so far, save it: tell whether."""
         began = time.monotonic()
-        is_best = self._measure(model, step, epochs, minutes, reconstruction, kl)
+        is_kept = self._measure(model, step, epochs, minutes, reconstruction, kl)
         self.count += 1
         self.minutes += (time.monotonic() - began) / 60
-        return is_best
+        return is_kept
 
     def _measure(self, model: VAE, step: int, epochs: float, minutes: float, reconstruction: float, kl: float) -> bool:
         calibrate(model, self.images[:CALIBRATION], self.config.tilt)
         validation = evaluate(model, self.held_out, model.prior)
         reached = validation["reconstruction"] - self.config.beta * validation["kl"]
-        is_best = math.isfinite(reached) and reached >= self.best
-        if is_best:
+        is_kept = math.isfinite(reached) and (self.config.keep == "last" or reached >= self.best)
+        if is_kept:
             save_model(model, self.folder)  # first of all: whoever launched us may not wait for the rest
         test = evaluate(model, self.test_images, model.prior)
         if not math.isfinite(reached + test["elbo"]):
@@ -495,7 +499,7 @@ class Results:
             f"{test['kl']:.2f} nats (validation {validation['elbo']:.2f}), MSE {test['mse']:.5f}, "
             f"σ {test['scale']:.4f}, {test['active_units']} active units"
         )
-        if is_best:
+        if is_kept:
             self.best = reached
             training = self.setting | {"steps": step, "epochs": epochs, "seconds": 60 * minutes}
             self.metrics = {
@@ -509,7 +513,7 @@ class Results:
         name = self.folder.name if self.config.output is None else self.folder.as_posix()
         card = model_card(name, self.model_config, self.metrics, (SAMPLES, CURVES))
         write(self.folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
-        return is_best
+        return is_kept
 
     def are_due(self, progress: float, minutes: float) -> bool:
         """Tell whether to measure now: as often as was asked for, as long as that takes a tenth of the run at most."""
@@ -522,7 +526,7 @@ class Results:
         if not self.metrics:
             return f"nothing was written to {self.folder}"
         return (
-            f"the best weights, of epoch {self.metrics['training']['epochs']:.1f}, are in {self.folder} "
+            f"the {self.config.keep} weights, of epoch {self.metrics['training']['epochs']:.1f}, are in {self.folder} "
             f"(test ELBO {self.metrics['test']['elbo']:.2f} nats)"
         )
 

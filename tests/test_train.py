@@ -112,7 +112,7 @@ def test_it_goes_on_from_the_weights_of_another_model(pictures: Path, tmp_path: 
     done = run_train(*options, "--output", first, "--epochs", 200, "--lr", 5e-3)
     assert done.returncode == 0, done.stderr
     # Hardly a step away from the first, it knows what that knew, under another likelihood and with the same flow.
-    still = ("--epochs", 1, "--lr", 1e-9, "--likelihood", "spectral")
+    still = ("--epochs", 1, "--lr", 1e-9, "--likelihood", "spectral", "--keep", "last")
     done = run_train(*options, *still, "--output", second, "--init", first)
     assert done.returncode == 0, done.stderr
     assert_whole(second)
@@ -122,7 +122,10 @@ def test_it_goes_on_from_the_weights_of_another_model(pictures: Path, tmp_path: 
     z = torch.randn(5, 8)
     ours, theirs = (VAE.from_pretrained(folder).prior.log_prob(z) for folder in (first, second))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-    assert (second / "README.md").read_text().count("train.py --dataset folder") == 2
+    card = (second / "README.md").read_text()
+    assert card.count("train.py --dataset folder") == 2
+    assert "the weights are\nthose of its end." in card
+    assert "the last weights, of epoch 1.0, are in" in done.stdout
     for arguments, sentence in (
         (("--output", first), "--output would replace the weights to begin with"),
         (("--output", second, "--latent-dim", 9), "are of latent_dim 8, and 9 is asked for: give --latent-dim 8"),

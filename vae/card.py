@@ -127,8 +127,8 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
 {table}
 
 {_generation(metrics)}Trained by {runs}; {training["pictures"]:,} pictures, {config.num_parameters:,} parameters, likelihood
-`{config.likelihood}`. The weights are those that did best on {training["validation_pictures"]:,} pictures held out from
-training. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
+`{config.likelihood}`. {training["validation_pictures"]:,} more pictures were held out from training, and the weights are
+{"those of its end" if training.get("keep") == "last" else "those that did best on them"}. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
 {curves}
 Data: {spec.title}, {spec.source}, licence {spec.licence}.{" Weights: Apache-2.0." if spec.hub_id else ""}
 """
