@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 CHUNK = 2000  # latent vectors that a mixture scores at once, which bounds the memory
 MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
+MAX_ROUNDS = 30  # of expectation-maximization
 MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that no layer can overflow
 MAX_NUMBERS = 12_000_000  # 48 MB, less than the hub fetches: a file from a stranger must not ask for more
 
@@ -118,8 +119,9 @@ class GaussianMixture(Prior):
         from sklearn.mixture import GaussianMixture as Mixture
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # after 100 rounds little is left to gain
-            fitted = Mixture(components, reg_covar=MIN_VARIANCE, random_state=seed).fit(z.cpu().numpy())
+            warnings.simplefilter("ignore", ConvergenceWarning)  # after so many rounds little is left to gain
+            mixture = Mixture(components, reg_covar=MIN_VARIANCE, random_state=seed, max_iter=MAX_ROUNDS)
+            fitted = mixture.fit(z.cpu().numpy())
         prior = cls(z.shape[1], components)
         prior.weights.copy_(torch.from_numpy(fitted.weights_))
         prior.means.copy_(torch.from_numpy(fitted.means_))
