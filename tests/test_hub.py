@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from vae import VAE, GaussianMixture, StandardNormal, VAEConfig, generate, save_prior
 from vae.card import model_card
 from vae.hub import bundled_names, load_model, read_metrics, save_model, write
+from vae.loss import overall_scale
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_bundled_models_are_found_by_name(name: str) -> None:
     assert generate(model, [0]).shape == (1, 1, 28, 28)
     metrics = read_metrics(Path("weights") / name)
     assert metrics["dataset"] == name
-    assert metrics["test"]["scale"] == pytest.approx(model.log_scale.exp().item())
+    assert metrics["test"]["scale"] == pytest.approx(overall_scale(model.log_scale).item())
 
 
 def test_the_two_datasets_have_a_bundled_model() -> None:

@@ -186,7 +186,7 @@ def test_a_strangers_command_does_not_break_out_of_the_card() -> None:
     metrics = read_metrics(Path(FASHION))
     hostile = {"command": "x`\n\n<img src=http://evil/t.png>", "device": "cpu\n\n# Title"}
     card = model_card(OURS, read_config(Path(FASHION)), metrics | {"training": metrics["training"] | hostile}, ())
-    assert "Trained by `x <img src=http://evil/t.png>` (" in card
+    assert "`x <img src=http://evil/t.png>` (" in card
     assert "# Title" not in card
 
 
