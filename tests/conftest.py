@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -21,6 +22,9 @@ from torch import Tensor
 from vae import VAE, VAEConfig
 from vae.data import load_examples
 from vae.images import to_unit
+
+# A shell makes what it starts in the background deaf to Ctrl-C, and what that starts, too: the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def small_model(**changes: Any) -> VAE:
