@@ -4,7 +4,7 @@
 
 The first term rewards a decoder that gives the picture back, the second an encoder that stays near the prior. Their
 balance is not a matter of taste: it follows from how much noise p(x|z) assumes in a pixel. The tutorial's mean squared
-error is a Gaussian whose σ is 1, far more than the whole pixel range, so the KL wins and pictures blur. The default
+error is a Gaussian whose σ is 1, far more than the whole pixel range, so the KL wins and pictures blur.
 `gaussian` measures σ instead (Rybkin, Daniilidis & Levine, "Simple and Effective VAE Training with Calibrated
 Decoders", ICML 2021, https://arxiv.org/abs/2006.13202): the most likely σ of a batch is its root mean squared error.
 

@@ -23,10 +23,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
+from pythae import models as pythae_models
 from pythae.data.datasets import BaseDataset
-from pythae.models import RAE_L2, RAE_L2_Config
-from pythae.models import VAE as PythaeVAE  # noqa: N811 - it is called as ours is
-from pythae.models import VAEConfig as PythaeConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_VAE_MNIST
@@ -83,8 +81,8 @@ class OurDecoder(BaseDecoder):
         return ModelOutput(reconstruction=torch.sigmoid(self.decoder(z)))
 
 
-class TimeIsUp(Exception):  # noqa: N818 - no error
-    """The minutes are over."""
+class OutOfTimeError(Exception):
+    """The minutes are over: the way out of pythae's own loop."""
 
 
 class Clock(TrainingCallback):
@@ -96,7 +94,7 @@ class Clock(TrainingCallback):
     def on_train_step_end(self, training_config: BaseTrainerConfig, **kwargs: Any) -> None:
         self.steps += 1
         if time.monotonic() > self.end:
-            raise TimeIsUp
+            raise OutOfTimeError
 
 
 def train_pythae(model: Any, images: Tensor, held_out: Tensor, minutes: float, components: int) -> Contestant:
@@ -117,7 +115,7 @@ def train_pythae(model: Any, images: Tensor, held_out: Tensor, minutes: float, c
         data, validation = (BaseDataset(to_unit(part), torch.zeros(len(part))) for part in (images, held_out))
         clock = Clock(minutes)
         trainer = BaseTrainer(model, data, validation, config, callbacks=[clock])
-        with contextlib.suppress(TimeIsUp):
+        with contextlib.suppress(OutOfTimeError):
             trainer.train()
     model.eval()
     sampler = GaussianMixtureSampler(model, GaussianMixtureSamplerConfig(n_components=components))
@@ -183,16 +181,20 @@ def main(
             return train_pythae(model(), images, held_out, minutes, components)
 
     def own() -> Any:
-        config = PythaeConfig(**shape, latent_dim=16)
-        return PythaeVAE(config, Encoder_Conv_VAE_MNIST(config), Decoder_Conv_AE_MNIST(config))
+        config = pythae_models.VAEConfig(**shape, latent_dim=16)
+        return pythae_models.VAE(config, Encoder_Conv_VAE_MNIST(config), Decoder_Conv_AE_MNIST(config))
 
     def theirs_with_our_network(kind: Any, config: Any) -> Any:
         return kind(config(**shape, latent_dim=LATENT_DIM), OurEncoder(ours), OurDecoder(ours))
 
     contestants = {
         "pythae VAE, its MNIST network": lambda: pythae(own),
-        "pythae VAE, our network": lambda: pythae(lambda: theirs_with_our_network(PythaeVAE, PythaeConfig)),
-        "pythae RAE-L2, our network": lambda: pythae(lambda: theirs_with_our_network(RAE_L2, RAE_L2_Config)),
+        "pythae VAE, our network": lambda: pythae(
+            lambda: theirs_with_our_network(pythae_models.VAE, pythae_models.VAEConfig)
+        ),
+        "pythae RAE-L2, our network": lambda: pythae(
+            lambda: theirs_with_our_network(pythae_models.RAE_L2, pythae_models.RAE_L2_Config)
+        ),
         "ours": lambda: train_ours(dataset, data_dir, images, minutes, components),
     }
     table: dict[str, dict[str, float]] = {}
