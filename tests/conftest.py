@@ -46,9 +46,8 @@ def model() -> VAE:
 @pytest.fixture(scope="session")
 def sneakers() -> Tensor:
     """24 sneakers of Fashion-MNIST's test set, (24, 1, 28, 28) in [0, 1]."""
-    images, labels = load_examples("fashion-mnist")
-    assert labels is not None
-    return to_unit(images[labels == 7])
+    images, labels, _ = load_examples("fashion-mnist")
+    return to_unit(images[labels[:, 0] == 7])
 
 
 TOKEN = "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"

@@ -38,11 +38,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_torchvisions_files_are_read_as_they_are(test_files: Path, name: str) -> None:
-    images, labels = load_dataset(name, test_files, "test")
+    images, labels, attributes = load_dataset(name, test_files, "test")
     assert images.shape == (10_000, 1, 28, 28)
     assert images.dtype == torch.uint8
-    assert labels is not None
-    assert labels.shape == (10_000,)
+    assert labels.shape == (10_000, 1)
+    assert attributes == DATASETS[name].attributes
     raw = test_files / {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name] / "raw"
     assert images.numpy().tobytes() == (raw / "t10k-images-idx3-ubyte").read_bytes()[16:]
 
@@ -78,7 +78,9 @@ def test_the_wrong_number_of_pictures_is_noticed(test_files: Path) -> None:
 
 
 def test_bad_requests_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no dataset 'minst': choose one of mnist, fashion-mnist, folder"):
+    with pytest.raises(
+        ValueError, match="no dataset 'minst': choose one of avatars, mnist, fashion-mnist, celeba, folder"
+    ):
         load_dataset("minst", tmp_path, "train")
     with pytest.raises(ValueError, match="leave image_size and channels to it"):
         load_dataset("mnist", tmp_path, "train", image_size=64)
@@ -116,6 +118,60 @@ def test_a_folder_of_any_pictures_becomes_one_tensor(pictures: Path, capsys: pyt
     reds = torch.cat([train, test])[:, 0, 8, 8]
     torch.testing.assert_close(reds.sort().values.int(), torch.arange(0, 240, 20, dtype=torch.int32), atol=4, rtol=0)
     assert load_dataset("folder", pictures, "train", image_size=16, channels=1).images.shape == (11, 1, 16, 16)
+
+
+def test_folders_within_a_folder_are_its_labels(pictures: Path) -> None:
+    assert load_dataset("folder", pictures, "train").attributes == {}  # some lie in none
+    shallow = pictures / "shallow"
+    shallow.mkdir()
+    for path in [path for path in pictures.iterdir() if path.is_file()]:
+        path.rename(shallow / path.name)
+    for split, count in (("train", 11), ("test", 1)):
+        images, labels, attributes = load_dataset("folder", pictures, split, image_size=16)  # type: ignore[arg-type]
+        assert attributes == {"folder": ["deeper", "shallow"]}
+        assert labels.shape == (count, 1)
+        reds = (images[:, 0, 8, 8].double() / 20).round().int()  # which picture it is
+        assert torch.equal(labels[:, 0], 1 - reds % 2)
+
+
+def write_celeba(folder: Path, count: int = 30) -> Path:
+    """A tiny copy of CelebA's layout: pictures of 178x218, the n-th as red as n, a third of them each for testing."""
+    (folder / "celeba" / "img_align_celeba").mkdir(parents=True)
+    names = [f"{index:06}.jpg" for index in range(1, count + 1)]
+    for index, name in enumerate(names):
+        Image.new("RGB", (178, 218), (8 * index, 0, 100)).save(folder / "celeba" / "img_align_celeba" / name)
+    partition = "".join(f"{name} {index % 3}\n" for index, name in enumerate(names))
+    rows = "".join(
+        f"{name} {' '.join(f'{1 if index % 2 else -1:2}' for _ in range(2))}\n" for index, name in enumerate(names)
+    )
+    (folder / "celeba" / "list_eval_partition.txt").write_text(partition)
+    (folder / "celeba" / "list_attr_celeba.txt").write_text(f"{count}\nBlond_Hair Smiling \n{rows}")
+    return folder
+
+
+def test_celeba_is_read_as_it_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_celeba(tmp_path)
+    for split, part in (("train", 0), ("test", 2)):
+        images, labels, attributes = load_dataset("celeba", tmp_path, split)  # type: ignore[arg-type]
+        assert images.shape == (10, 3, 64, 64)
+        assert attributes == {"blond hair": ("no", "yes"), "smiling": ("no", "yes")}
+        expected = torch.arange(part, 30, 3)
+        torch.testing.assert_close(images[:, 0, 32, 32].long(), 8 * expected, atol=4, rtol=0)
+        assert torch.equal(labels, (expected % 2)[:, None].expand(10, 2))
+    pictures = tmp_path / "celeba" / "img_align_celeba"
+    (pictures / "000004.jpg").unlink()
+    with pytest.raises(ValueError, match="holds 9 readable pictures"):
+        load_dataset("celeba", tmp_path, "train")
+    assert "1 of 10 files are left out" in capsys.readouterr().err
+
+
+def test_a_celeba_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no .*list_eval_partition.txt: fetch .* and unpack them into"):
+        load_dataset("celeba", tmp_path, "train")
+    table = write_celeba(tmp_path) / "celeba" / "list_attr_celeba.txt"
+    table.write_text("\n".join(table.read_text().splitlines()[:9]))
+    with pytest.raises(ValueError, match=r"list_attr_celeba.txt or .* is broken, fetch it again"):
+        load_dataset("celeba", tmp_path, "train")
 
 
 def test_a_folder_is_decoded_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,11 +225,12 @@ def test_batches_that_cannot_be_are_refused(batch_size: int, world_size: int) ->
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_examples_are_24_real_pictures_of_each_class(name: str) -> None:
-    images, labels = load_examples(name)
+    images, labels, attributes = load_examples(name)
     assert images.shape == (240, 1, 28, 28)
-    assert labels is not None
+    assert labels.shape == (240, 1)
+    labels = labels[:, 0]
     assert torch.equal(labels.bincount(), torch.full((10,), 24))
-    assert len(DATASETS[name].labels) == 10
+    assert [len(values) for values in attributes.values()] == [10]
     assert len(images.flatten(1).unique(dim=0)) == 240
     # They are what they say: the nearest class mean is mostly their own.
     x = images.flatten(1).float()
@@ -182,7 +239,9 @@ def test_examples_are_24_real_pictures_of_each_class(name: str) -> None:
 
 
 def test_examples_of_nothing_known_are_refused() -> None:
-    with pytest.raises(ValueError, match="no example pictures come for 'celeba', only for fashion-mnist, mnist"):
+    with pytest.raises(
+        ValueError, match="no example pictures come for 'celeba', only for avatars, fashion-mnist, mnist"
+    ):
         load_examples("celeba")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,17 +19,24 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vae.images import open_picture, to_pixels, to_unit
+from vae.avatars import ATTRIBUTES as AVATAR_ATTRIBUTES
+from vae.avatars import load_avatars
+from vae.images import to_pixels, to_unit
 
 EXAMPLES = Path(__file__).parent / "examples"
 MIN_PICTURES = 10  # in a folder, of which a tenth is test and as much is held out from training
+AVATAR_SEEDS = {"train": range(60_000), "test": range(100_000, 110_000)}
+CELEBA_PARTITIONS = {"train": "0", "test": "2"}  # 1 is for validation, for which train.py holds out pictures itself
+Attributes = Mapping[str, Sequence[str]]  # what can be said of each picture: the names of the values of each attribute
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """What is known about a dataset before opening it.
 
-    labels: the names of its classes, if it has any; hub_id: its name on the Hub, if it is there.
+    attributes: what its labels say of each picture; hub_id: its name on the Hub, if it is there.
+    model_licence: that of a model trained on it and shipped here, as the Hub calls it, if one is.
+    attribution: what whoever shows the pictures, or a model's of them, has to say of where they are from, if anything.
     """
 
     title: str
@@ -36,19 +44,35 @@ class DatasetSpec:
     image_size: int
     source: str
     licence: str
-    labels: tuple[str, ...] = ()
+    attributes: Attributes = field(default_factory=dict)
     hub_id: str | None = None
+    model_licence: str = ""
+    attribution: str = ""
 
 
 DATASETS = {
+    "avatars": DatasetSpec(
+        title="Avatars",
+        channels=3,
+        image_size=64,
+        source="drawn by DiceBear (https://www.dicebear.com) in the style toon-head",
+        licence="CC BY 4.0",
+        attributes=AVATAR_ATTRIBUTES,
+        model_licence="cc-by-4.0",
+        attribution=(
+            "The avatars are a remix of “ToonHead” (https://www.figma.com/community/file/1589627891082866389) by Johan "
+            "Melin, licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
+        ),
+    ),
     "mnist": DatasetSpec(
         title="MNIST",
         channels=1,
         image_size=28,
         source="Yann LeCun, Corinna Cortes and Christopher J. C. Burges, http://yann.lecun.com/exdb/mnist/",
         licence="CC BY-SA 3.0",
-        labels=tuple("0123456789"),
+        attributes={"digit": tuple("0123456789")},
         hub_id="ylecun/mnist",
+        model_licence="apache-2.0",
     ),
     "fashion-mnist": DatasetSpec(
         title="Fashion-MNIST",
@@ -56,11 +80,21 @@ DATASETS = {
         image_size=28,
         source="Han Xiao, Kashif Rasul and Roland Vollgraf, Zalando SE, https://github.com/zalandoresearch/fashion-mnist",
         licence="MIT",
-        labels=(
-            *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
+        attributes={
+            "class": (
+                *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
+                *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+            )
+        },
         hub_id="zalando-datasets/fashion_mnist",
+        model_licence="apache-2.0",
+    ),
+    "celeba": DatasetSpec(
+        title="CelebA",
+        channels=3,
+        image_size=64,
+        source="Ziwei Liu, Ping Luo, Xiaogang Wang and Xiaoou Tang, https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        licence="for non-commercial research only",
     ),
     "folder": DatasetSpec(
         title="Folder of pictures",
@@ -73,10 +107,16 @@ DATASETS = {
 
 
 class Pictures(NamedTuple):
-    """A split of a dataset: images (N, C, H, W) uint8, and the class of each, (N,) int64, where there are classes."""
+    """A split of a dataset.
+
+    images: (N, C, H, W) uint8.
+    labels: the index of the value of each attribute of each picture, (N, A) int64; A is 0 where nothing is known.
+    attributes: the A attributes, and the names of their values.
+    """
 
     images: Tensor
-    labels: Tensor | None = None
+    labels: Tensor
+    attributes: Attributes
 
 
 def load_dataset(
@@ -90,25 +130,33 @@ def load_dataset(
     """Load a split of the dataset called `name` in DATASETS from the files in data_dir.
 
     mnist, fashion-mnist: torchvision's files, downloaded if they are missing and there is a network.
-    folder: every picture under data_dir, cut to squares of image_size; a tenth, chosen by a fixed seed, is test.
+    avatars: drawn, if they are not there yet; the pictures of a seed are always the same.
+    celeba: its files as they come; the aligned pictures, with their 40 attributes.
+    folder: every picture under data_dir; a tenth, chosen by a fixed seed, is test. Where all lie in folders within
+        data_dir, the name of that folder is the picture's attribute "folder".
+    image_size, channels: of celeba and folder, whose pictures are cut to squares; the others have their own.
     Raises ValueError in one sentence that says what is missing and what to do.
     """
     if name not in DATASETS:
         raise ValueError(f"there is no dataset {name!r}: choose one of {', '.join(DATASETS)}")
-    spec = DATASETS[name]
-    if name == "folder":
-        image_size = spec.image_size if image_size is None else image_size
-        channels = spec.channels if channels is None else channels
-        images = _load_folder(Path(data_dir), image_size, channels, report=split == "train")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        test = len(images) // 10
-        return Pictures(images[order[:test] if split == "test" else order[test:]])
+    spec, data_dir = DATASETS[name], Path(data_dir)
+    if name in ("celeba", "folder"):
+        load = _load_celeba if name == "celeba" else _load_folder
+        return load(
+            data_dir,
+            split,
+            spec.image_size if image_size is None else image_size,
+            spec.channels if channels is None else channels,
+        )
     if image_size not in (None, spec.image_size) or channels not in (None, spec.channels):
         raise ValueError(
             f"{name} has pictures of {spec.channels}x{spec.image_size}x{spec.image_size}: "
             "leave image_size and channels to it"
         )
-    return _load_torchvision(name, Path(data_dir), split == "train")
+    if name == "avatars":
+        images, labels = load_avatars(data_dir, AVATAR_SEEDS[split])
+        return Pictures(torch.from_numpy(images), torch.from_numpy(labels), spec.attributes)
+    return _load_torchvision(name, data_dir, split == "train")
 
 
 def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
@@ -133,13 +181,10 @@ def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
         raise ValueError(
             f"{raw} holds {len(dataset.data)} pictures instead of {count}: delete its files and {put_them}"
         )
-    return Pictures(dataset.data.unsqueeze(1), dataset.targets)
+    return Pictures(dataset.data.unsqueeze(1), dataset.targets[:, None], DATASETS[name].attributes)
 
 
-def _load_folder(folder: Path, image_size: int, channels: int, *, report: bool) -> Tensor:
-    """Decode every picture under folder once, (N, C, H, W) uint8, and keep the result in folder/.vae-cache."""
-    from tqdm import tqdm
-
+def _load_folder(folder: Path, split: str, image_size: int, channels: int) -> Pictures:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: name one that holds pictures with --data-dir")
     suffixes = Image.registered_extensions()
@@ -150,26 +195,81 @@ def _load_folder(folder: Path, image_size: int, channels: int, *, report: bool) 
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    state = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    images, kept = _decode(paths, folder, image_size, channels, report=split == "train")
+    within = [path.relative_to(folder).parts for path, is_kept in zip(paths, kept, strict=True) if is_kept]
+    names = sorted({parts[0] for parts in within})
+    attributes = {}
+    labels = torch.empty(len(within), 0, dtype=torch.int64)
+    if len(names) > 1 and all(len(parts) > 1 for parts in within):
+        attributes = {"folder": names}
+        labels = torch.tensor([[names.index(parts[0])] for parts in within])
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    test = len(images) // 10
+    chosen = order[:test] if split == "test" else order[test:]
+    return Pictures(images[chosen], labels[chosen], attributes)
+
+
+def _load_celeba(data_dir: Path, split: str, image_size: int, channels: int) -> Pictures:
+    """Read CelebA's files, as torchvision lays them out; whose licence must be accepted is not downloaded."""
+    folder = data_dir / "celeba"
+    tables = [folder / "list_eval_partition.txt", folder / "list_attr_celeba.txt"]
+    pictures = folder / "img_align_celeba"
+    for path in (*tables, pictures):
+        if not path.exists():
+            raise ValueError(
+                f"there is no {path}: fetch list_eval_partition.txt, list_attr_celeba.txt and img_align_celeba.zip from "
+                f"{DATASETS['celeba'].source.rpartition(' ')[2]}, and unpack them into {folder}"
+            )
+    try:
+        partition, lines = (path.read_text(encoding="utf-8").splitlines() for path in tables)
+        wanted = {name for name, part in map(str.split, partition) if part == CELEBA_PARTITIONS[split]}
+        names = lines[1].split()  # the first line is the number of pictures
+        rows = {file: values for file, *values in map(str.split, lines[2:]) if file in wanted}
+        labels = torch.tensor([[int(value) > 0 for value in values] for values in rows.values()]).long()
+        if len(rows) != len(wanted) or labels.shape != (len(rows), len(names)):
+            raise ValueError(f"{len(rows)} of {len(wanted)} pictures have attributes")
+    except (OSError, ValueError, IndexError) as error:
+        raise ValueError(f"{tables[1]} or {tables[0].name} is broken, fetch it again ({error})") from error
+    paths = [pictures / file for file in rows]
+    images, kept = _decode(paths, pictures, image_size, channels, report=True)
+    attributes = {name.replace("_", " ").lower(): ("no", "yes") for name in names}
+    return Pictures(images, labels[torch.from_numpy(kept)], attributes)
+
+
+def _decode(
+    paths: list[Path], folder: Path, image_size: int, channels: int, *, report: bool
+) -> tuple[Tensor, np.ndarray]:
+    """Decode pictures under folder once, and keep the result in folder/.vae-cache.
+
+    Returns those that could be read, (N, C, H, W) uint8, and for each of the paths whether it could. Raises ValueError
+    if they are fewer than MIN_PICTURES; `report` says, on stderr, which could not be read.
+    """
+    from tqdm import tqdm
+
+    state = [
+        (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else str(path)
+        for path in paths
+    ]
     fingerprint = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
     cache = folder / ".vae-cache" / f"{channels}x{image_size}x{image_size}-{fingerprint}.npz"
     try:
         with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            images, broken = stored["images"], stored["broken"].tolist()
+            images, kept, broken = stored["images"], stored["kept"], stored["broken"].tolist()
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or not whole: decode
         with ThreadPoolExecutor() as pool:
             read = partial(_read_or_reason, image_size=image_size, channels=channels)
             results = list(tqdm(pool.map(read, paths), total=len(paths), desc="reading pictures", disable=None))
+        kept = np.array([not isinstance(result, str) for result in results], bool)
         good = [result for result in results if not isinstance(result, str)]
         broken = [result for result in results if isinstance(result, str)]
         images = np.stack(good) if good else np.empty((0, channels, image_size, image_size), np.uint8)
-        _store(cache, images, broken)
+        _store(cache, images=images, kept=kept, broken=np.array(broken, dtype=np.str_))
     if broken and report:
         named = "; ".join(broken[:5]) + (f"; and {len(broken) - 5} more" if len(broken) > 5 else "")
         print(f"{len(broken)} of {len(paths)} files are left out: {named}", file=sys.stderr)
     if len(images) < MIN_PICTURES:
         raise ValueError(f"{folder} holds {len(images)} readable pictures: at least {MIN_PICTURES} are needed")
-    return torch.from_numpy(images)
+    return torch.from_numpy(images), kept
 
 
 def _read_or_reason(path: Path, image_size: int, channels: int) -> np.ndarray | str:
@@ -179,11 +279,11 @@ def _read_or_reason(path: Path, image_size: int, channels: int) -> np.ndarray | 
         return str(error)
 
 
-def _store(cache: Path, images: np.ndarray, broken: list[str]) -> None:
+def _store(cache: Path, **arrays: np.ndarray) -> None:
     try:
         cache.parent.mkdir(exist_ok=True)
         part = cache.with_suffix(".part.npz")
-        np.savez(part, images=images, broken=np.array(broken, dtype=np.str_))
+        np.savez(part, allow_pickle=False, **arrays)
         part.replace(cache)  # whole or not at all
     except OSError as error:
         print(f"the decoded pictures could not be kept for the next time: {error}", file=sys.stderr)
@@ -235,9 +335,9 @@ def binarize(images: Tensor, seed: int) -> Tensor:
 
 
 def load_examples(name: str) -> Pictures:
-    """Load the 240 test pictures of a dataset that come with the package, 24 of each class: no download, no data_dir.
+    """Load the test pictures of a dataset that come with the package: no download, no data_dir.
 
-    Raises ValueError if none come for that name.
+    240 of mnist and of fashion-mnist, 24 of each class, and 48 avatars. Raises ValueError if none come for that name.
     """
     sheet = EXAMPLES / f"{name}.png"
     if name not in DATASETS or not sheet.is_file():
@@ -245,7 +345,12 @@ def load_examples(name: str) -> Pictures:
         raise ValueError(f"no example pictures come for {name!r}, only for {known}")
     spec = DATASETS[name]
     size = spec.image_size
-    pixels = torch.from_numpy(np.array(open_picture(sheet)))  # one row of the sheet is one class
+    with Image.open(sheet) as picture:
+        pixels, listed = torch.from_numpy(np.array(picture)), picture.info.get("labels")
     tiles = pixels.view(pixels.shape[0] // size, size, pixels.shape[1] // size, size, spec.channels)
     images = tiles.permute(0, 2, 4, 1, 3).flatten(0, 1).contiguous()  # (N, C, H, W)
-    return Pictures(images, torch.arange(tiles.shape[0]).repeat_interleave(tiles.shape[2]))
+    if listed:
+        labels = torch.tensor(json.loads(listed))
+    else:  # one row of the sheet is one class
+        labels = torch.arange(tiles.shape[0]).repeat_interleave(tiles.shape[2])[:, None]
+    return Pictures(images, labels, spec.attributes)
