@@ -13,14 +13,16 @@ import json
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+T = TypeVar("T")
 CHUNK = 2000  # latent vectors that a mixture scores at once, which bounds the memory
 MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
 MAX_ROUNDS = 30  # of expectation-maximization
@@ -256,30 +258,13 @@ def load_prior(path: str | Path) -> Prior:
     Raises ValueError in one sentence if the file is missing, broken, asks for too much, or doesn't hold to the letter
     what its description says; that is found out before memory is taken for it.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            with torch.device("meta"):  # shapes only
-                prior = _build((file.metadata() or {}).get("prior"))
-            expected = prior.state_dict()
-            numbers = sum(tensor.numel() for tensor in expected.values())
-            if numbers > MAX_NUMBERS:
-                raise ValueError(f"it asks for {numbers:,} numbers, more than the {MAX_NUMBERS:,} allowed")
-            if set(file.keys()) != set(expected):
-                raise ValueError(f"it should hold {', '.join(expected) or 'no tensors'} and no other tensors")
-            for key, tensor in expected.items():
-                found = file.get_slice(key)
-                if found.get_shape() != list(tensor.shape) or found.get_dtype() != "F32":
-                    raise ValueError(
-                        f"{key} should be F32 {[*tensor.shape]}, got {found.get_dtype()} {found.get_shape()}"
-                    )
-            tensors = {key: file.get_tensor(key) for key in expected}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no safetensors file that can be read ({error})") from error
-    except ValueError as error:
-        raise ValueError(f"{path} holds no prior: {error}") from error
-    for key, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{path} holds no prior: values in {key} are not finite")
+
+    def build(description: Any) -> tuple[Prior, dict[str, Sequence[int]]]:
+        with torch.device("meta"):  # shapes only
+            prior = _build(description)
+        return prior, {key: tensor.shape for key, tensor in prior.state_dict().items()}
+
+    prior, tensors = load_described(path, "prior", build)
     if isinstance(prior, GaussianMixture):
         weights, scale_tril = tensors["weights"], tensors["scale_tril"]
         if (weights <= 0).any() or abs(weights.sum() - 1) > 1e-3:
@@ -292,12 +277,43 @@ def load_prior(path: str | Path) -> Prior:
     return prior.requires_grad_(False)
 
 
-def _build(description: str | None) -> Prior:
-    """Make the prior that a description names, untrained. Raises ValueError if it is not exactly that of a known kind."""
+def load_described(
+    path: str | Path, what: str, build: Callable[[Any], tuple[T, dict[str, Sequence[int]]]]
+) -> tuple[T, dict[str, Tensor]]:
+    """Load a safetensors file of float32 tensors whose metadata says, as JSON under the name `what`, what they are of.
+
+    build: makes of that JSON the thing that it describes and the shape of each tensor, or raises ValueError.
+    Returns that thing and the tensors. Raises ValueError as `load_prior` does.
+    """
     try:
-        values: Any = json.loads(description or "")
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError("its metadata doesn't describe one in JSON") from error
+        with safe_open(path, "pt") as file:
+            try:
+                description = json.loads((file.metadata() or {}).get(what) or "")
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise ValueError("its metadata doesn't describe one in JSON") from error
+            built, shapes = build(description)
+            numbers = sum(math.prod(shape) for shape in shapes.values())
+            if numbers > MAX_NUMBERS:
+                raise ValueError(f"it asks for {numbers:,} numbers, more than the {MAX_NUMBERS:,} allowed")
+            if set(file.keys()) != set(shapes):
+                raise ValueError(f"it should hold {', '.join(shapes) or 'no tensors'} and no other tensors")
+            for key, shape in shapes.items():
+                found = file.get_slice(key)
+                if found.get_shape() != list(shape) or found.get_dtype() != "F32":
+                    raise ValueError(f"{key} should be F32 {[*shape]}, got {found.get_dtype()} {found.get_shape()}")
+            tensors = {key: file.get_tensor(key) for key in shapes}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no safetensors file that can be read ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} holds no {what}: {error}") from error
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} holds no {what}: values in {key} are not finite")
+    return built, tensors
+
+
+def _build(values: Any) -> Prior:
+    """Make the prior that a description names, untrained. Raises ValueError if it is not exactly that of a known kind."""
     kind = values.pop("kind", None) if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"its kind should be one of {', '.join(KINDS)}, got {kind!r:.100}")
