@@ -19,6 +19,7 @@ import tyro
 from huggingface_hub import metadata_load
 
 from vae.demo import CSS, JS, THEME, Models, in_one_sentence
+from vae.demo.explore import explore_tab
 from vae.demo.generate import generate_tab
 from vae.demo.interpolate import interpolate_tab
 from vae.demo.reconstruct import reconstruct_tab
@@ -71,6 +72,7 @@ def build(models: Models) -> gr.Blocks:
         description = gr.Markdown(elem_id="description")
         gr.on([page.load, model.change], in_one_sentence(models.describe), model, description, api_visibility="private")
         with gr.Tabs():
+            explore_tab(models, page, model)
             generate_tab(models, page, model)
             reconstruct_tab(models, page, model)
             interpolate_tab(models, page, model)

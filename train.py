@@ -31,9 +31,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.card import CURVES, SAMPLES, model_card
-from vae.data import DATASETS, augment, batches, binarize, load_dataset
-from vae.evaluate import calibrate, draw_samples, evaluate, num_held_out
+from vae.card import CURVES, GENERATED, SAMPLES, model_card
+from vae.data import DATASETS, Pictures, augment, batches, binarize, load_dataset
+from vae.evaluate import calibrate, directions_of, draw_samples, evaluate, num_held_out
 from vae.hub import (
     CARD,
     METRICS,
@@ -56,6 +56,7 @@ WARMUP = 0.03  # part of the run in which the learning rate rises
 EMA_DECAY = 0.999  # the weights that are kept are an average over about the last 1,000 steps
 MAX_GRAD_NORM = 1.0
 FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of a prior that is learned
+LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
 CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
 MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run may take
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
@@ -65,10 +66,11 @@ LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of
 class TrainConfig:
     """Train a variational autoencoder and write it, with figures and pictures, into a folder."""
 
-    dataset: Literal["mnist", "fashion-mnist", "folder"] = "fashion-mnist"
+    dataset: Literal["avatars", "mnist", "fashion-mnist", "celeba", "folder"] = "fashion-mnist"
     """What to learn. `folder` takes every picture under --data-dir, of any format and size."""
     data_dir: Path = Path("data")
-    """Where the files of the dataset are. mnist and fashion-mnist are downloaded into it if they are missing."""
+    """Where the files of the dataset are. mnist and fashion-mnist are downloaded into it if they are missing, avatars are
+    drawn."""
     output: Path | None = None
     """Folder to write, by default weights/DATASET. A model that is there is replaced."""
     init: str | None = None
@@ -89,9 +91,9 @@ class TrainConfig:
     depth: int = 2
     """Residual blocks at each resolution."""
     image_size: int | None = None
-    """Side of the pictures; only for `folder`, which otherwise takes 64."""
+    """Side of the pictures; only for `celeba` and `folder`, which otherwise take 64."""
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for colour; only for `folder`, which otherwise takes 3."""
+    """1 for grey, 3 for colour; only for `celeba` and `folder`, which otherwise take 3."""
     likelihood: Likelihood = "spectral"
     """How a pixel is scored: gaussian, spectral and laplace measure their own noise, so that no weight needs tuning;
     spectral, which measures it for each frequency, is the sharpest; bernoulli is for black-and-white pictures; mse is
@@ -171,6 +173,7 @@ def train(config: TrainConfig) -> None:
         config.width,
         config.depth,
         config.likelihood,
+        spec.attribution,
     )
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, dynamo_backend="inductor" if config.compile else "no"
@@ -189,7 +192,8 @@ def train(config: TrainConfig) -> None:
     # Data: all of it as bytes on the device; some pictures are held out, to choose the best weights by.
     with accelerator.main_process_first():
         size = {"image_size": model_config.image_size, "channels": model_config.channels}
-        images = load_dataset(config.dataset, config.data_dir, "train", **size).images.to(accelerator.device)
+        pictures = load_dataset(config.dataset, config.data_dir, "train", **size)
+        images = pictures.images.to(accelerator.device)
         test_images = load_dataset(config.dataset, config.data_dir, "test", **size).images.to(accelerator.device)
     images, held_out = images.tensor_split([-num_held_out(images)])
     if config.binarize:  # one draw of each picture to measure on; those to train on are drawn anew each time
@@ -220,7 +224,8 @@ def train(config: TrainConfig) -> None:
     model, log_prior = parts[0], parts[1] if len(parts) > 1 else None
 
     pushes = Pushes(config)
-    results = Results(config, accelerator, model_config, images, held_out, test_images)
+    some = pictures._replace(images=images[:LABELLED], labels=pictures.labels[: len(images)][:LABELLED])
+    results = Results(config, accelerator, model_config, images, held_out, test_images, some)
     total_steps = max(1, round(config.epochs * (len(images) // batch_size)))
     start, progress = time.monotonic(), 0.0
     with interruptions(results) as interrupted, progress_bar(accelerator) as bar:
@@ -357,7 +362,7 @@ def beginning(first: VAE, config: VAEConfig) -> VAE:
     """Make a model of that config with the weights of the first. Raises ValueError if they don't fit each other."""
     for field in dataclasses.fields(config):
         theirs, ours = getattr(first.config, field.name), getattr(config, field.name)
-        if field.name != "likelihood" and theirs != ours:  # whose scale is measured anew
+        if field.name not in ("likelihood", "attribution") and theirs != ours:  # the scale is measured anew
             raise ValueError(
                 f"the weights in {first.origin} are of {field.name} {theirs}, and {ours} is asked for: give "
                 f"--{field.name.replace('_', '-')} {theirs}"
@@ -433,10 +438,11 @@ class Results:
         images: Tensor,
         held_out: Tensor,
         test_images: Tensor,
+        labelled: Pictures,
     ) -> None:
         self.config, self.model_config = config, model_config
         self.is_main_process = accelerator.is_main_process
-        self.images, self.held_out, self.test_images = images, held_out, test_images
+        self.images, self.held_out, self.test_images, self.labelled = images, held_out, test_images, labelled
         self.folder = config.output or Path("weights") / config.dataset
         self.count, self.minutes = 0, 0.0  # how often was measured, and how long that took
         self.history: list[dict[str, float]] = []
@@ -479,6 +485,7 @@ class Results:
         reached = validation["reconstruction"] - self.config.beta * validation["kl"]
         is_kept = math.isfinite(reached) and (self.config.keep == "last" or reached >= self.best)
         if is_kept:
+            model.directions = directions_of(model, self.labelled)
             save_model(model, self.folder)  # first of all: whoever launched us may not wait for the rest
         test = evaluate(model, self.test_images, model.prior)
         if not math.isfinite(reached + test["elbo"]):
@@ -507,6 +514,7 @@ class Results:
                 "test": test | {"pca_mse": self.pca_mse},
                 "training": training,
             }
+            (self.folder / GENERATED).unlink(missing_ok=True)  # it would be of other weights
             write(self.folder / SAMPLES, draw_samples(model, self.test_images).save)
         write(self.folder / CURVES, self.draw_curves().savefig)
         write_json(self.folder / METRICS, self.metrics | {"history": self.history})

@@ -19,11 +19,13 @@ from torch import Tensor
 import app
 from vae import VAE, StandardNormal, generate, reconstruct
 from vae.demo import MAX_SEED, Models, in_one_sentence
+from vae.demo.explore import AXES, explore, sliders, turn
 from vae.demo.generate import MAX_PICTURES, new_pictures
 from vae.demo.interpolate import MAX_STEPS, walk
 from vae.demo.reconstruct import give_back
 from vae.hub import bundled_names
 from vae.images import to_pil, to_uint8
+from vae.latent import Directions
 
 
 @pytest.fixture
@@ -98,6 +100,55 @@ def test_dark_on_light_is_inverted_for_a_grey_model_only(model: VAE, sneakers: T
     assert np.array_equal(pixels(give_back(model, path, "no")[0]), 255 - upright)
     colour = small_model(channels=3)
     assert np.array_equal(pixels(give_back(colour, path, "auto")[0])[:, :, 0], 255 - upright)
+
+
+def with_directions(model: VAE) -> VAE:
+    """Give a model directions of two attributes, which here depend on its latents by chance alone."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(200, model.config.latent_dim, generator=generator)
+    labels = torch.stack([torch.randint(3, (200,), generator=generator), (z[:, 0] > 0).long()], dim=1)
+    model.directions = Directions.fit(z, labels, {"hair": ("short", "long", "none"), "beard": ("no", "yes")})
+    return model
+
+
+def test_sliders_stand_where_the_picture_is_and_turn_it(model: VAE) -> None:
+    with_directions(model)
+    assert model.directions is not None
+    z = torch.tensor([0.6, 0, 0, 0, 0, 0])
+    hair, beard = sliders(model, z)
+    assert hair[:4] == ("hair", "short · long · none", 0, 2)
+    assert beard == ("beard", "no · yes", 0, 1, 1)
+    assert torch.equal(turn(model, z, {"hair": hair.start, "beard": beard.start}), z)
+    shaved = turn(model, z, {"beard": 0})
+    assert sliders(model, shaved)[1].start == 0
+    torch.testing.assert_close(shaved, model.directions.turn(z[None], "beard", 0)[0])
+    before = pixels(explore(model, None, 5, {}))
+    assert np.array_equal(before, to_uint8(generate(model, [5]))[0, 0].numpy())
+    assert not np.array_equal(before, pixels(explore(model, None, 5, {"hair": 0, "beard": 0.5})))
+
+
+def test_a_model_without_labels_is_turned_along_its_own_axes(model: VAE, sneaker: str) -> None:
+    found = sliders(model, torch.zeros(6))
+    assert [slider.name for slider in found] == [f"axis {index}" for index in range(1, min(AXES, 6) + 1)]
+    assert {slider.start for slider in found} == {0}
+    before = pixels(explore(model, sneaker, 0, {}))
+    assert np.array_equal(before, pixels(explore(model, sneaker, 0, {"axis 1": 0})))
+    assert not np.array_equal(before, pixels(explore(model, sneaker, 0, {"axis 1": 3})))
+
+
+@pytest.mark.parametrize(
+    ("positions", "sentence"),
+    [
+        ({"hat": 1}, "there is no slider 'hat': choose from hair, beard"),
+        ({"hair": 2.1}, "hair must be from 0 to 2, got 2.1"),
+        ({"hair": "red"}, "hair must be from 0 to 2, got red"),
+        ({"hair": None}, "hair must be from 0 to 2, got None"),
+        ([1, 2], "positions must be a table"),
+    ],
+)
+def test_turns_that_no_slider_makes_are_refused(model: VAE, positions: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        explore(with_directions(model), None, 0, positions)
 
 
 def test_a_walk_begins_and_ends_where_it_should(model: VAE, sneaker: str, sneakers: Tensor) -> None:

@@ -26,10 +26,9 @@ FEW: dict[str, Any] = {"samples": 3, "pictures": 5, "generated": 40, "seeds": 2}
 
 def halves(name: str, data_dir: Path, split: Literal["train", "test"], **size: int) -> Pictures:
     """The examples in the place of the data that is not there: every other one is for training."""
-    images, labels = load_examples(name)
-    assert labels is not None
+    images, labels, attributes = load_examples(name)
     part = slice(0, None, 2) if split == "train" else slice(1, None, 2)
-    return Pictures(images[part], labels[part])
+    return Pictures(images[part], labels[part], attributes)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,9 @@ from typing import Any
 from vae.data import DATASETS
 from vae.model import VAEConfig
 
-SAMPLES, CURVES, PRIOR = "samples.png", "curves.png", "prior.safetensors"
+SAMPLES, CURVES, GENERATED, PRIOR = "samples.png", "curves.png", "generated.png", "prior.safetensors"
+
+LICENCES = {"apache-2.0": "Apache-2.0", "cc-by-4.0": "CC BY 4.0"}
 
 
 def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], files: Collection[str]) -> str:
@@ -74,7 +76,8 @@ def _results(name: str, config: VAEConfig, metrics: dict[str, Any]) -> dict[str,
         )
         if test[metric] is not None
     ]
-    known = {"license": "apache-2.0", "datasets": [spec.hub_id]} if spec.hub_id else {}  # whose pictures, otherwise?
+    known: dict[str, Any] = {"license": spec.model_licence} if spec.model_licence else {}  # whose pictures, otherwise?
+    known |= {"datasets": [spec.hub_id]} if spec.hub_id else {}
     return known | {"model_name": name, "eval_results": results, "metrics": [result.metric_type for result in results]}
 
 
@@ -121,16 +124,20 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
     }
     table = "\n".join(f"| {row} | {value} |" for row, value in rows.items())
     runs = _runs(training)
+    sheet = "New pictures from the model's own prior, seeds 0 to 99"
+    generated = f"\n![{sheet}]({GENERATED})\n\n{sheet}.\n" if GENERATED in files else ""
+    licence = f" Weights: {LICENCES[spec.model_licence]}." if spec.model_licence else ""
+    credit = f"\n\n{spec.attribution}." if spec.attribution else ""
     curves = f"\n![Curves of the training]({CURVES})\n" if CURVES in files else ""
     return f"""| on the {test["pictures"]:,} test pictures | |
 |---|---|
 {table}
 
-{_generation(metrics)}Trained by {runs}; {training["pictures"]:,} pictures, {config.num_parameters:,} parameters, likelihood
+{_generation(metrics)}{_attributes(metrics)}Trained by {runs}; {training["pictures"]:,} pictures, {config.num_parameters:,} parameters, likelihood
 `{config.likelihood}`. {training["validation_pictures"]:,} more pictures were held out from training, and the weights are
 {"those of its end" if training.get("keep") == "last" else "those that did best on them"}. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
-{curves}
-Data: {spec.title}, {spec.source}, licence {spec.licence}.{" Weights: Apache-2.0." if spec.hub_id else ""}
+{curves}{generated}
+Data: {spec.title}, {spec.source}, licence {spec.licence}.{licence}{credit}
 """
 
 
@@ -168,5 +175,32 @@ def _generation(metrics: dict[str, Any]) -> str:
 
 By the features of the classifier `{measured["features"]}` that comes with the package; mean and standard deviation over
 {measured["seeds"]} draws. Distances by other features can't be compared with these.
+
+"""
+
+
+def _attributes(metrics: dict[str, Any]) -> str:
+    """Put into a table how well attributes can be turned, if that was measured."""
+    measured = metrics.get("attributes")
+    if not measured:
+        return ""
+    rows = {name: row for name, row in measured.items() if isinstance(row, dict)}
+
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.1f} %"
+
+    table = "\n".join(
+        "| "
+        + " | ".join([name, *(percent(row.get(key)) for key in ("told", "reconstructed", "turned", "kept"))])
+        + " |"
+        for name, row in rows.items()
+    )
+    return f"""| attribute | told of real pictures | of reconstructions | turned | others kept |
+|---|---|---|---|---|
+{table}
+
+What a classifier that was trained on real pictures tells of {measured["pictures"]:,} test pictures: how often the true value of
+an attribute, how often the value that its slider was moved to, another one by chance, and how often then the values of
+all other attributes, on average, as they were.
 
 """

@@ -16,13 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vae.card import SAMPLES, model_card
+from vae.card import GENERATED, SAMPLES, model_card
 from vae.data import DATASETS, Pictures, binarize, load_dataset
-from vae.features import CLASSIFIERS, Classifier, Inception, accuracy, extract_features, load_features
+from vae.features import CLASSIFIERS, Classifier, Inception, accuracy, classify, extract_features, load_features
+from vae.features import train as train_classifier
 from vae.generate import generate, reconstruct
 from vae.hub import (
     BUNDLED,
     CARD,
+    LATENTS,
     METRICS,
     PRIOR,
     bundled_names,
@@ -34,6 +36,7 @@ from vae.hub import (
 )
 from vae.hub import write as write_whole
 from vae.images import enlarge, grid, to_unit
+from vae.latent import Directions, save_directions
 from vae.loss import SPECTRAL_TILT, elbo, mean_error, optimal_log_scale, overall_scale
 from vae.metrics import (
     active_units,
@@ -51,6 +54,7 @@ from vae.prior import Flow, GaussianMixture, Prior, StandardNormal, save_prior
 
 CHUNK = 500
 COLUMNS = 16  # pictures in a row of samples.png
+SHEET, SHEET_SIDE = 100, 700  # pictures in generated.png, and how many pixels a side it is enlarged to
 MAX_HELD_OUT = 2000  # training pictures set aside to choose by: a tenth of them, at most so many
 FLOW_DRAWS = 4  # samples of each posterior that a flow is fitted to; a mixture, with less to learn, makes do with one
 
@@ -270,9 +274,58 @@ def fit_priors(model: VAE, images: Tensor, components: Iterable[int] = (100, 200
     return sorted(fitted, key=lambda row: row.held_out, reverse=True)
 
 
+# --- directions ------------------------------------------------------------------------------------------------------
+
+
+def directions_of(model: VAE, pictures: Pictures) -> Directions | None:
+    """Fit directions to where the encoder puts pictures, on its device; None if they have no labels."""
+    if not pictures.attributes:
+        return None
+    return Directions.fit(encode(model, pictures.images).mean, pictures.labels, pictures.attributes)
+
+
+@torch.no_grad()
+def measure_attributes(
+    model: VAE, network: Classifier, test: Pictures, *, pictures: int = 2000, orthogonal: bool = False
+) -> dict[str, Any]:
+    """Turn each attribute of test pictures, as a slider does, to another value by chance, and ask a classifier.
+
+    told: the part of real pictures whose value the classifier tells right, which limits all the rest.
+    reconstructed: the part of reconstructions that still have it.
+    turned: the part of pictures turned that then have the value turned to.
+    kept: the part of the other attributes' values that are still those of the picture, and the least of these.
+    """
+    directions = model.directions
+    assert directions is not None
+    images, labels = test.images[:pictures], test.labels[:pictures].cpu()
+    z = encode(model, images).mean
+    names = list(directions.attributes)
+
+    def look(z: Tensor) -> Tensor:  # (N, D) -> (N, A)
+        return torch.cat([network.predict(model.decode(part.to(images.device))).cpu() for part in z.split(CHUNK)])
+
+    told = (classify(network, images).cpu() == labels).double().mean(dim=0)
+    reconstructed = (look(z) == labels).double().mean(dim=0)
+    generator = torch.Generator().manual_seed(0)
+    table: dict[str, Any] = {}
+    for index, (name, values) in enumerate(directions.attributes.items()):
+        row = {"told": told[index].item(), "reconstructed": reconstructed[index].item()}
+        if len(values) > 1:
+            steps = torch.randint(1, len(values), (len(z),), generator=generator)
+            target = (labels[:, index] + steps) % len(values)
+            seen = look(directions.turn(z, name, target, orthogonal=orthogonal))
+            row["turned"] = (seen[:, index] == target).double().mean().item()
+            others = [other for other in range(len(names)) if other != index]
+            if others:
+                kept = (seen == labels).double().mean(dim=0)[others]
+                row |= {"kept": kept.mean().item(), "kept_least": kept.min().item()}
+        table[name] = row
+    return {"pictures": len(images), "orthogonal": orthogonal} | table
+
+
 # --- what metrics.json claims ----------------------------------------------------------------------------------------
 
-BLOCKS = "test", "likelihood", "latents", "generation"
+BLOCKS = "test", "likelihood", "latents", "generation", "attributes"
 # How far a figure may be from what is claimed, as (part of it, absolute): other processors and versions round and draw
 # random numbers differently. What is not named here must agree to half a percent.
 TOLERANCES = {
@@ -284,6 +337,7 @@ TOLERANCES = {
     "frechet": (0.05, 0.05),
     "frechet_spread": (0.0, 1.0),
     "precision": (0.0, 0.02),
+    **dict.fromkeys(("told", "reconstructed", "turned", "kept", "kept_least"), (0.0, 0.02)),
     "recall": (0.0, 0.02),
     "standard_error": (0.05, 0.0),
     "kl_per_dimension": (0.02, 0.02),
@@ -333,6 +387,7 @@ def main(
     seeds: int = 3,
     features: str | None = None,
     fit_prior: bool = False,
+    fit_directions: bool = False,
     prior: Literal["mixture-100", "mixture-200", "mixture-300", "flow"] | None = None,
     write: bool = False,
     check: bool = False,
@@ -347,11 +402,13 @@ def main(
         pictures: Test pictures in the importance-weighted bound.
         generated: New pictures to compare with as many test pictures.
         seeds: How often to draw them, for the mean and the spread.
-        features: What pictures are compared by: mnist or fashion-mnist, the classifiers that come with the package, or
-            inception, the usual network for photographs (it needs torchmetrics, torch-fidelity and a download). By
+        features: What pictures are compared by: avatars, mnist or fashion-mnist, the classifiers that come with the
+            package, or inception, the usual network for photographs (it needs torchmetrics, torch-fidelity and a download). By
             default the classifier of the dataset, if it has one.
         fit_prior: Fit mixtures and a flow to the encoded training pictures, and take for the model's prior the one that
             makes held-out pictures' latents most likely.
+        fit_directions: Fit directions to all encoded training pictures and their labels, instead of the few that train.py
+            looks at.
         prior: With --fit-prior, take this one instead: the likeliest need not give the best pictures.
         write: Put the figures into the folder's metrics.json and card, and a fitted prior and its pictures beside them.
         check: Compare the figures with what metrics.json claims, and fail if one isn't so.
@@ -367,8 +424,12 @@ def main(
             f"{model} doesn't say what it was trained on: name one of {', '.join(DATASETS)} with --dataset"
         )
     chosen = features or (name if name in CLASSIFIERS else None)
-    if chosen in CLASSIFIERS and (loaded.config.channels, loaded.config.image_size) != (1, 28):
-        raise ValueError(f"the features of {chosen} are of grey pictures of 28x28: take --features inception")
+    shape = loaded.config.channels, loaded.config.image_size
+    if chosen in CLASSIFIERS and shape != (expected := (DATASETS[chosen].channels, DATASETS[chosen].image_size)):
+        raise ValueError(
+            f"the features of {chosen} are of pictures of {expected[0]}x{expected[1]}x{expected[1]}: take --features "
+            "inception"
+        )
     training = metrics.get("training")
     training = training if isinstance(training, dict) else {}  # whatever a stranger's file says
     trained_with = loaded.prior if training.get("prior") == "flow" else StandardNormal()
@@ -378,7 +439,7 @@ def main(
     train, test = (load_dataset(name, data_dir, split, **size) for split in ("train", "test"))
     if training.get("binarize"):
         train, test = (
-            Pictures(binarize(split.images, seed=int(training["seed"])), split.labels) for split in (train, test)
+            split._replace(images=binarize(split.images, seed=int(training["seed"]))) for split in (train, test)
         )
         chosen = None  # no features of black and white pictures come with the package
     network = load_features(chosen) if chosen else None
@@ -389,6 +450,10 @@ def main(
         loaded.prior = taken.prior
     elif prior:
         raise ValueError(f"there is no {prior} to take: it needs --fit-prior and more pictures than components")
+    if fit_directions:
+        loaded.directions = directions_of(loaded, train)
+        if loaded.directions is None:
+            raise ValueError(f"there are no directions to fit: the pictures of {name} have no labels")
     results: dict[str, Any] = {"dataset": name}
 
     def report(block: str, figures: dict[str, Any]) -> None:
@@ -413,11 +478,18 @@ def main(
             rows["prior"] = rows[taken.name]
         generation: dict[str, Any] = {"features": chosen}
         if isinstance(network, Classifier) and chosen == name:
-            generation["accuracy"] = accuracy(network, test)
+            generation["accuracy"] = accuracy(network, test).mean().item()
         report("generation", generation | {key: rows[key] for key in rows if key not in {row.name for row in fitted}})
     if fitted:  # what the choice was made from; --check, which fits nothing, leaves it alone
         table = {row.name: {"held_out": row.held_out, "seconds": row.seconds} for row in fitted}
         report("priors", {key: table[key] | rows.get(key, {}) for key in table})
+
+    judge = network if isinstance(network, Classifier) and chosen == name else None
+    if loaded.directions is not None and test.attributes.keys() == loaded.directions.attributes.keys():
+        if judge is None:
+            print(f"no classifier comes for {name}: one is trained on its training pictures")
+            judge = train_classifier(train, mirror=False)
+        report("attributes", measure_attributes(loaded, judge, test))
 
     if check:
         claimed = {block: metrics[block] for block in BLOCKS if block in metrics}
@@ -430,7 +502,11 @@ def main(
     if write:
         if taken:
             write_whole(folder / PRIOR, lambda path: save_prior(loaded.prior, path))
+        if fit_directions:
+            write_whole(folder / LATENTS, lambda path: save_directions(loaded.directions, path))
         write_whole(folder / SAMPLES, draw_samples(loaded, test.images).save)
+        sheet = grid(generate(loaded, range(SHEET)))
+        write_whole(folder / GENERATED, enlarge(sheet, max(SHEET_SIDE, *sheet.size)).save)
         write_json(folder / METRICS, metrics | results)
         if "training" in metrics:  # else nobody knows where the model is from, and the card is left as it is
             files = [path.name for path in folder.iterdir()]

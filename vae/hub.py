@@ -21,9 +21,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from vae.card import CURVES, PRIOR, SAMPLES, model_card
+from vae.card import CURVES, GENERATED, PRIOR, SAMPLES, model_card
 from vae.generate import generate
 from vae.images import enlarge, grid
+from vae.latent import load_directions, save_directions
 from vae.model import VAE, VAEConfig
 from vae.prior import MAX_NUMBERS, StandardNormal, load_prior, save_prior
 
@@ -292,7 +293,7 @@ def _reason(error: BaseException) -> str:
 
 
 def load_model(name: str | Path, **hub_options: Any) -> VAE:
-    """Load the model that `find_model` finds, with its fitted prior if it has one, on the CPU and in `eval()`.
+    """Load the model that `find_model` finds, with its prior and directions if it has them, on the CPU and in `eval()`.
 
     Raises ValueError in one sentence if a file is missing, broken, or doesn't fit the config to the letter.
     """
@@ -326,6 +327,13 @@ def load_model(name: str | Path, **hub_options: Any) -> VAE:
                 f"{folder / PRIOR} has {model.prior.latent_dim} dimensions, and the latent vectors of its model "
                 f"{model.config.latent_dim}"
             )
+    if (folder / LATENTS).is_file():
+        model.directions = load_directions(folder / LATENTS)
+        if len(model.directions.mean) != model.config.latent_dim:
+            raise ValueError(
+                f"{folder / LATENTS} has {len(model.directions.mean)} dimensions, and the latent vectors of its model "
+                f"{model.config.latent_dim}"
+            )
     model.origin = folder
     return model.eval()
 
@@ -352,9 +360,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def save_model(model: VAE, folder: str | Path) -> None:
-    """Write config.json, model.safetensors and a fitted prior into folder, each whole or not at all.
+    """Write config.json, model.safetensors, a fitted prior and directions into folder, each whole or not at all.
 
-    A prior that is there goes if the model has none: it would be that of other weights.
+    A prior or directions that are there go if the model has none: they would be those of other weights.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -365,6 +373,11 @@ def save_model(model: VAE, folder: str | Path) -> None:
         (folder / PRIOR).unlink(missing_ok=True)
     else:
         write(folder / PRIOR, lambda path: save_prior(model.prior, path))
+    directions = model.directions
+    if directions is None:
+        (folder / LATENTS).unlink(missing_ok=True)
+    else:
+        write(folder / LATENTS, lambda path: save_directions(directions, path))
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:
@@ -393,6 +406,7 @@ PUSHED = (
     METRICS,
     SAMPLES,
     CURVES,
+    GENERATED,
 )  # what of a folder goes there; the card is made anew
 SPACE = ("app.py", "requirements.txt", CARD, "LICENSE")  # and the package, and the bundled models
 SPACE_SUFFIXES = (".py", ".png", ".md", ".json", ".safetensors")

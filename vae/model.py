@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from vae.latent import Directions
     from vae.prior import Prior
 
 Likelihood = Literal["gaussian", "spectral", "laplace", "bernoulli", "mse"]
 
 MAX_PARAMETERS = 100_000_000  # 400 MB: a config from a stranger must not ask for more
-COARSEST_GRID = 8  # halving stops at this many cells a side or fewer
+COARSEST_GRID = 7  # halving stops at this many cells a side or fewer
 MAX_WIDENING = 4  # channels double at each stage, up to this multiple of the width
+MAX_ATTRIBUTION = 1000  # characters
 LOGVAR_BOUND = 10.0  # std between 0.007 and 148, and exp(logvar) finite even in float16
 
 
@@ -40,6 +42,8 @@ class VAEConfig:
     width: channels of the finest stage; each coarser stage has twice as many, up to four times.
     depth: residual blocks in each stage. The number of stages follows from image_size.
     likelihood: what the decoder's output means, see `vae.loss`.
+    attribution: what whoever shows the model's pictures has to say of those it was trained on, if anything: it has no
+        part in the model, and a config.json may lack it.
 
     Raises ValueError naming the field and the value if a value is of the wrong type, out of range or too large.
     """
@@ -50,6 +54,7 @@ class VAEConfig:
     width: int = 32
     depth: int = 2
     likelihood: Likelihood = "gaussian"
+    attribution: str = ""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -66,6 +71,8 @@ class VAEConfig:
             raise ValueError("channels must be 1 (grey) or 3 (RGB), got 2")
         if self.likelihood not in get_args(Likelihood):
             raise ValueError(f"likelihood must be one of {', '.join(get_args(Likelihood))}, got {self.likelihood!r}")
+        if not isinstance(self.attribution, str) or len(self.attribution) > MAX_ATTRIBUTION:
+            raise ValueError(f"attribution must be a text of at most {MAX_ATTRIBUTION} characters")
         if self.image_size % self.stride:
             below = self.image_size // self.stride * self.stride
             raise ValueError(
@@ -115,7 +122,7 @@ class VAEConfig:
             if key not in names:
                 raise ValueError(f"unknown config key {key!r}: expected {', '.join(names)}")
         for name in names:
-            if name not in values:
+            if name not in values and name != "attribution":  # which older models have not
                 raise ValueError(f"config key {name!r} is missing")
         return cls(**values)
 
@@ -273,10 +280,12 @@ class VAE(nn.Module):
 
     prior: where `generate` draws latent vectors from, N(0, I) unless another was fitted. It stays on the CPU, and is
         not part of `state_dict()`: it is fitted after training, and has a file of its own.
+    directions: where pictures of known attributes lie, see `vae.latent`; None if the training pictures had no labels.
     """
 
     log_scale: Tensor
     prior: Prior
+    directions: Directions | None = None
     origin: Path | None = None  # the folder that it was loaded from
 
     def __init__(self, config: VAEConfig | None = None) -> None:
@@ -332,8 +341,8 @@ class VAE(nn.Module):
     ) -> VAE:
         """Load a model, ready for use (`eval()`): a folder, a bundled name ("fashion-mnist") or a Hub repo ("owner/name").
 
-        Reads config.json, model.safetensors and prior.safetensors, nothing that could run code. The options are for Hub repos, and those
-        of `huggingface_hub.hf_hub_download`. Raises ValueError in one sentence if the model can't be had or its files
+        Reads config.json and safetensors files (the weights, and prior and directions where they are), nothing that could
+        run code. The options are for Hub repos, and those of `huggingface_hub.hf_hub_download`. Raises ValueError in one sentence if the model can't be had or its files
         don't fit together.
         """
         from vae.hub import load_model  # here, not above: the hub builds on the model, not the model on the hub
@@ -348,7 +357,7 @@ class VAE(nn.Module):
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors and a fitted prior into folder, creating it if need be."""
+        """Write config.json, the weights, a fitted prior and directions into folder, creating it if need be."""
         from vae.hub import save_model
 
         save_model(self, folder)
@@ -365,8 +374,8 @@ class VAE(nn.Module):
     ) -> str:
         """Push the model to the Hub repo "owner/name", creating it if need be, and return the address of the commit.
 
-        One commit holds weights, a fitted prior, configuration, a card and pictures, and, if the weights are those of the folder that
-        the model was loaded from, the figures that are there. Raises ValueError in one sentence if that can't be done.
+        One commit holds weights, a fitted prior, directions, configuration, a card and pictures, and, if the weights are
+        those of the folder that the model was loaded from, the figures that are there. Raises ValueError in one sentence if that can't be done.
         """
         from vae.hub import push_model
 

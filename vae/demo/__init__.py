@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import functools
 import html
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import torch
 from PIL import Image
+from torch import Tensor
 
 from vae.data import DATASETS, load_examples
+from vae.generate import latents
 from vae.hub import bundled_names, find_model, load_model, look_for, read_metrics
-from vae.images import to_pil, to_unit
+from vae.images import to_pil, to_tensor, to_unit
 from vae.model import VAE
 
 MAX_SEED = 2**31 - 1
+EXAMPLES = 10  # shown of a dataset whose pictures are of no one class
 
 THEME = gr.themes.Soft(
     primary_hue="indigo",
@@ -120,19 +126,22 @@ class Models:
         )
         mse = test.get("mse") if isinstance(test, dict) else None
         known = isinstance(mse, float) and 0 <= mse <= 1
-        return line + (f" · mean squared error on the test set {mse:.4f}" if known else "")
+        line += f" · mean squared error on the test set {mse:.4f}" if known else ""
+        # It may be a stranger's text: no markup of it counts.
+        credit = re.sub(r"([\\`*_\[\]!#|~])", r"\\\1", html.escape(" ".join(config.attribution.split()), quote=False))
+        return line + (f"\n\n{credit}." if credit else "")
 
     def examples(self, name: str) -> list[tuple[Image.Image, str]]:
-        """Return a test picture of each class of the model's dataset and its label; empty if none come with us."""
-        dataset = str(self._load(name)[1].get("dataset"))
+        """Return ten test pictures of the model's dataset and, if there are, their classes; empty if none come with us."""
         try:
-            images, labels = load_examples(dataset)
+            images, labels, attributes = load_examples(str(self._load(name)[1].get("dataset")))
         except ValueError:
             return []
-        assert labels is not None
-        first = [int((labels == label).nonzero()[0]) for label in labels.unique()]
-        names = DATASETS[dataset].labels
-        return [(to_pil(to_unit(images[index])), names[int(labels[index])]) for index in first]
+        if len(attributes) > 1:
+            return [(to_pil(to_unit(image)), "") for image in images[:EXAMPLES]]
+        ((_, names),) = attributes.items()
+        first = [int((labels[:, 0] == label).nonzero()[0]) for label in range(len(names))]
+        return [(to_pil(to_unit(images[index])), names[int(labels[index, 0])]) for index in first]
 
 
 def upload(label: str, height: int, elem_id: str) -> gr.Image:
@@ -195,18 +204,40 @@ def whole_number(value: float | None, name: str, low: int, high: int) -> int:
 
 def number(value: float | None, name: str, low: float, high: float) -> float:
     """Return value. Raises ValueError if it is no number from low to high."""
-    if value is None or not low <= value <= high:
+    if not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {value}")
     return float(value)
 
 
+def end_point(model: VAE, picture: str | None, seed: int) -> Tensor:
+    """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed."""
+    if picture is None:
+        return latents(model, [whole_number(seed, "the seed", 0, MAX_SEED)])[0]
+    return encode_file(model, picture)
+
+
+@lru_cache(maxsize=256)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
+@torch.no_grad()
+def encode_file(model: VAE, path: str) -> Tensor:
+    """Return the posterior mean, (D,), of the picture in a file."""
+    x = to_tensor(path, model.config.image_size, model.config.channels)
+    return model.encode(x[None]).mode()[0]
+
+
 def example_gallery(
-    models: Models, page: gr.Blocks, model: gr.Radio, picture: gr.Image, *, first: int, columns: int, elem_id: str
+    models: Models,
+    page: gr.Blocks,
+    model: gr.Radio,
+    picture: gr.Image,
+    *,
+    first: int | None,
+    columns: int,
+    elem_id: str,
 ) -> None:
     """Lay out a row of examples that fill `picture` when clicked.
 
-    The example at index `first` fills it from the start and whenever the model changes, unless the visitor has put a
-    picture of their own there.
+    The example at index `first`, if there is one, fills it from the start and whenever the model changes, unless the
+    visitor has put a picture of their own there.
     """
     gallery = gr.Gallery(
         show_label=False,
@@ -224,7 +255,7 @@ def example_gallery(
 
     def refresh(model: str, is_own: bool) -> tuple[Any, Any]:
         examples = models.examples(model)
-        filled = gr.skip() if is_own else examples[first][0] if examples else None
+        filled = gr.skip() if is_own else examples[first][0] if examples and first is not None else None
         return gr.update(value=examples, visible=bool(examples), selected_index=None), filled
 
     def choose(model: str, event: gr.SelectData) -> tuple[Image.Image, bool]:

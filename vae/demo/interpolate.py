@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, cast
 
 import gradio as gr
 import torch
 from PIL import Image
-from torch import Tensor
 
-from vae.demo import MAX_SEED, Models, example_gallery, in_one_sentence, number, output, upload, whole_number
-from vae.generate import decode, latents
-from vae.images import grid, to_pil, to_tensor
+from vae.demo import MAX_SEED, Models, end_point, example_gallery, in_one_sentence, number, output, upload, whole_number
+from vae.generate import decode
+from vae.images import grid, to_pil
 from vae.latent import Path, interpolate
 from vae.model import VAE
 
 MAX_STEPS = 16
-
-
-def end_point(model: VAE, picture: str | None, seed: int) -> Tensor:
-    """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed."""
-    if picture is None:
-        return latents(model, [whole_number(seed, "the seed", 0, MAX_SEED)])[0]
-    return encode_file(model, picture)
-
-
-@lru_cache(maxsize=256)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
-@torch.no_grad()
-def encode_file(model: VAE, path: str) -> Tensor:
-    """Return the posterior mean, (D,), of the picture in a file."""
-    x = to_tensor(path, model.config.image_size, model.config.channels)
-    return model.encode(x[None]).mode()[0]
 
 
 def walk(
