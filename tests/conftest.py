@@ -17,6 +17,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: t
 import pytest
 import torch
 from hub_server import Account, Hub, Repo, serve
+from PIL import Image
 from torch import Tensor
 
 from vae import VAE, VAEConfig
@@ -48,6 +49,21 @@ def sneakers() -> Tensor:
     """24 sneakers of Fashion-MNIST's test set, (24, 1, 28, 28) in [0, 1]."""
     images, labels, _ = load_examples("fashion-mnist")
     return to_unit(images[labels[:, 0] == 7])
+
+
+def write_celeba(folder: Path, count: int = 30) -> Path:
+    """A tiny copy of CelebA's layout: pictures of 178x218, the n-th as red as n, a third of them each for testing."""
+    (folder / "celeba" / "img_align_celeba").mkdir(parents=True)
+    names = [f"{index:06}.jpg" for index in range(1, count + 1)]
+    for index, name in enumerate(names):
+        Image.new("RGB", (178, 218), (8 * index, 0, 100)).save(folder / "celeba" / "img_align_celeba" / name)
+    partition = "".join(f"{name} {index % 3}\n" for index, name in enumerate(names))
+    rows = "".join(
+        f"{name} {' '.join(f'{1 if index % 2 else -1:2}' for _ in range(2))}\n" for index, name in enumerate(names)
+    )
+    (folder / "celeba" / "list_eval_partition.txt").write_text(partition)
+    (folder / "celeba" / "list_attr_celeba.txt").write_text(f"{count}\nBlond_Hair Smiling \n{rows}")
+    return folder
 
 
 TOKEN = "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"
@@ -103,7 +119,7 @@ def _hub() -> Iterator[Hub]:
 def hub(_hub: Hub) -> Hub:
     """A Hub on loopback that holds a model of ours, somebody/fashion, and knows the token of that somebody."""
     _hub.reset()
-    names = ("config.json", "model.safetensors", "metrics.json", "prior.safetensors")
+    names = ("config.json", "model.safetensors", "metrics.json", "prior.safetensors", "latents.safetensors")
     _hub.repos["somebody/fashion"] = Repo({name: Path("weights/fashion-mnist", name).read_bytes() for name in names})
     _hub.accounts[TOKEN] = Account("somebody", ("some-organization",))
     return _hub

@@ -21,10 +21,11 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from hub_server import Hub
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from torch import Tensor
 
 from vae import VAE, StandardNormal, generate
+from vae.demo.explore import explore
 from vae.images import to_pil, to_uint8
 
 CLOSED = "http://127.0.0.1:9"  # no server is there
@@ -118,9 +119,19 @@ def test_interpolate_endpoint(client: Client, sneaker: Path) -> None:
         assert picture.size == (7 * 28 + 6, 28)
 
 
-def test_only_the_three_endpoints_are_public(client: Client) -> None:
+def test_explore_endpoint(client: Client, sneaker: Path) -> None:
+    path = client.predict("avatars", None, 3, {"hair colour": 4, "beard": 0.5}, api_name="/explore")
+    expected = explore(VAE.from_pretrained("avatars"), None, 3, {"hair colour": 4, "beard": 0.5})
+    with Image.open(path) as picture:
+        assert np.abs(np.array(picture.convert("RGB"), dtype=int) - np.array(expected)).max() <= 1
+    path = client.predict("fashion-mnist", handle_file(str(sneaker)), 0, {}, api_name="/explore")
+    with Image.open(path) as picture:
+        assert picture.size == (28, 28)
+
+
+def test_only_the_four_endpoints_are_public(client: Client) -> None:
     api = client.view_api(return_format="dict", print_info=False)
-    assert set(api["named_endpoints"]) == {"/generate", "/reconstruct", "/interpolate"}
+    assert set(api["named_endpoints"]) == {"/explore", "/generate", "/reconstruct", "/interpolate"}
     names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/generate"]["parameters"]]
     assert names == ["model", "count", "seed", "temperature", "prior"]
 
@@ -130,6 +141,8 @@ def test_endpoints_refuse_bad_input_in_a_sentence(client: Client, tmp_path: Path
     broken.write_text("no picture")
     for arguments, endpoint, sentence in (
         (("mnist", 3, -1, 1), "/generate", "-1"),
+        (("avatars", None, 0, {"hat": 1}), "/explore", "There is no slider 'hat'"),
+        (("avatars", None, 0, {"beard": 1e30}), "/explore", "Beard must be from 0 to 5"),
         (("mnist", 1000, 0, 1), "/generate", "1000"),
         (("../../etc", 3, 0, 1), "/generate", "../../etc"),
         (("mnist", handle_file(str(broken)), "auto"), "/reconstruct", "Broken.png is not a picture in a known format"),
@@ -189,7 +202,8 @@ def page(browser: Browser, server: str) -> Iterator[Page]:
         lambda request: None if request.url.startswith((server, "data:", "blob:")) else strangers.append(request.url),
     )
     page.goto(server)
-    expect(page.locator("#generate-gallery button.thumbnail-item")).to_have_count(32, timeout=LOADING)
+    expect(page.locator("#explore-here img")).to_be_visible(timeout=LOADING)
+    expect(page.locator("#explore-slider-0")).to_be_visible(timeout=LOADING)
     yield page
     page.close()
     assert errors == []
@@ -204,8 +218,62 @@ def wait_for_another(page: Page, selector: str, source: str) -> None:
     expect(page.locator(f"{selector} img").first).not_to_have_attribute("src", source, timeout=LOADING)
 
 
-def test_generate_tab(page: Page) -> None:
+def open_generate(page: Page) -> Locator:
+    """Open the tab, wait until it is filled, and return its pictures."""
+    page.get_by_role("tab", name="Generate").click()
     gallery = page.locator("#generate-gallery button.thumbnail-item")
+    expect(gallery).to_have_count(32, timeout=LOADING)
+    return gallery
+
+
+def test_explore_tab(page: Page, tmp_path: Path, sneaker: Path) -> None:
+    assert VAE.from_pretrained("avatars").directions is not None
+    attributes = VAE.from_pretrained("avatars").directions.attributes  # type: ignore[union-attr]
+    sliders = page.locator("[id^=explore-slider-] input[type=range]")
+    expect(sliders).to_have_count(len(attributes))
+    for index, (name, values) in enumerate(attributes.items()):
+        expect(page.locator(f"#explore-slider-{index}")).to_contain_text(name)
+        expect(page.locator(f"#explore-slider-{index}")).to_contain_text(values[-1])
+    begun = source(page, "#explore-here")
+    first = sliders.first.input_value()
+    sliders.first.fill("4" if float(first) < 2 else "0")
+    wait_for_another(page, "#explore-here", begun)
+    page.locator("#explore-reset").click()
+    expect(page.locator("#explore-here img")).to_have_attribute("src", begun, timeout=LOADING)
+    expect(sliders.first).to_have_value(first, timeout=LOADING)
+    page.locator("#explore-another").click()
+    wait_for_another(page, "#explore-here", begun)
+    other = source(page, "#explore-here")
+    page.locator("#explore-examples button.thumbnail-item").nth(3).click()
+    wait_for_another(page, "#explore-here", other)
+    example = source(page, "#explore-here")
+    page.locator("#explore-picture").get_by_label("Remove Image").click()
+    wait_for_another(page, "#explore-here", example)
+    other = source(page, "#explore-here")
+    page.locator("#explore-picture input[type=file]").set_input_files(sneaker)
+    wait_for_another(page, "#explore-here", other)
+    # Another model has sliders of its own.
+    page.locator("#model").get_by_label("fashion-mnist").check()
+    expect(sliders).to_have_count(1, timeout=LOADING)
+    expect(page.locator("#explore-slider-0")).to_contain_text("class")
+
+
+def test_a_broken_picture_leaves_explore_with_a_sentence(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    page.locator("#explore-picture input[type=file]").set_input_files(tmp_path / "broken.png")
+    expect(page.locator(".toast-body").first).to_contain_text("Broken.png", timeout=LOADING)
+    before = source(page, "#explore-here")
+    page.locator("#explore-another").click()
+    wait_for_another(page, "#explore-here", before)
+    expect(page.locator("#explore-slider-0")).to_be_visible(timeout=LOADING)
+
+
+def test_who_drew_the_avatars_is_named(page: Page) -> None:
+    expect(page.locator("#description")).to_contain_text("Johan Melin, licensed under CC BY 4.0")
+
+
+def test_generate_tab(page: Page) -> None:
+    gallery = open_generate(page)
     expect(gallery.first).to_contain_text("seed 0")
     first = source(page, "#generate-gallery")
     page.locator("#generate-temperature input[type=range]").fill("0.5")
@@ -219,7 +287,10 @@ def test_generate_tab(page: Page) -> None:
 
 
 def test_small_pictures_are_shown_large_and_crisp(page: Page) -> None:
+    page.locator("#model").get_by_label("fashion-mnist").check()
+    open_generate(page)
     picture = page.locator("#generate-gallery img").first
+    expect(picture).to_have_js_property("naturalWidth", 28, timeout=LOADING)
     assert picture.evaluate("image => [image.naturalWidth, getComputedStyle(image).imageRendering]") == [
         28,
         "pixelated",
@@ -284,6 +355,7 @@ def test_interpolate_tab(page: Page) -> None:
 def test_another_model_changes_everything(page: Page) -> None:
     description = page.locator("#description")
     expect(description).to_contain_text("→")
+    open_generate(page)
     before, text = source(page, "#generate-gallery"), description.inner_text()
     page.locator("#model input:not(:checked)").first.check()
     wait_for_another(page, "#generate-gallery", before)

@@ -14,7 +14,9 @@ from vae.avatars import ATTRIBUTES, BACKGROUND, PACKAGES, draw, load_avatars, ve
 from vae.data import load_dataset, load_examples
 
 # SHA-256 of the pixels of seeds 0 to 15 as these versions of the packages draw them.
-DRAWN = {("10.7.0", "10.6.0", "0.5.0"): "c33d93c540be2fc2d1735955d042bc2339525bd46c9b8e937b304573c760427c"}
+DRAWN: dict[tuple[str, ...], str] = {
+    ("10.7.0", "10.6.0", "0.5.0"): "c33d93c540be2fc2d1735955d042bc2339525bd46c9b8e937b304573c760427c"
+}
 
 
 @pytest.fixture

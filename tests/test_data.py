@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_celeba
 from PIL import Image
 
 from vae.data import DATASETS, augment, batches, binarize, load_dataset, load_examples
@@ -132,21 +133,6 @@ def test_folders_within_a_folder_are_its_labels(pictures: Path) -> None:
         assert labels.shape == (count, 1)
         reds = (images[:, 0, 8, 8].double() / 20).round().int()  # which picture it is
         assert torch.equal(labels[:, 0], 1 - reds % 2)
-
-
-def write_celeba(folder: Path, count: int = 30) -> Path:
-    """A tiny copy of CelebA's layout: pictures of 178x218, the n-th as red as n, a third of them each for testing."""
-    (folder / "celeba" / "img_align_celeba").mkdir(parents=True)
-    names = [f"{index:06}.jpg" for index in range(1, count + 1)]
-    for index, name in enumerate(names):
-        Image.new("RGB", (178, 218), (8 * index, 0, 100)).save(folder / "celeba" / "img_align_celeba" / name)
-    partition = "".join(f"{name} {index % 3}\n" for index, name in enumerate(names))
-    rows = "".join(
-        f"{name} {' '.join(f'{1 if index % 2 else -1:2}' for _ in range(2))}\n" for index, name in enumerate(names)
-    )
-    (folder / "celeba" / "list_eval_partition.txt").write_text(partition)
-    (folder / "celeba" / "list_attr_celeba.txt").write_text(f"{count}\nBlond_Hair Smiling \n{rows}")
-    return folder
 
 
 def test_celeba_is_read_as_it_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -343,3 +343,14 @@ def test_bundled_models_have_ten_labelled_examples(name: str) -> None:
     examples = Models([name]).examples(name)
     assert len({label for _, label in examples}) == 10
     assert {picture.size for picture, _ in examples} == {(28, 28)}
+
+
+def test_examples_of_many_attributes_have_no_label() -> None:
+    examples = Models(["avatars"]).examples("avatars")
+    assert [(picture.size, label) for picture, label in examples] == [((64, 64), "")] * 10
+
+
+def test_an_attribution_is_shown_as_text(tmp_path: Path) -> None:
+    small_model(attribution="by\n![x](http://nowhere/x.png) <b>*me*</b>").save_pretrained(tmp_path)
+    said = Models([str(tmp_path)]).describe(str(tmp_path))
+    assert said.endswith("\n\nby \\!\\[x\\](http://nowhere/x.png) &lt;b&gt;\\*me\\*&lt;/b&gt;.")

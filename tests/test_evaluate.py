@@ -11,15 +11,27 @@ import pytest
 import torch
 from conftest import small_model
 from PIL import Image
+from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import vae.evaluate
 from vae import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
 from vae.data import Pictures, load_examples
-from vae.evaluate import compare, disagreements, encode, fit_priors, main, measure_latents, measure_likelihood
-from vae.hub import read_metrics
+from vae.evaluate import (
+    compare,
+    disagreements,
+    encode,
+    fit_priors,
+    main,
+    measure_attributes,
+    measure_latents,
+    measure_likelihood,
+)
+from vae.hub import load_model, read_metrics
 from vae.images import to_unit
+from vae.latent import Directions
 from vae.metrics import ssim
+from vae.model import DiagonalGaussian
 
 FEW: dict[str, Any] = {"samples": 3, "pictures": 5, "generated": 40, "seeds": 2}
 
@@ -87,6 +99,33 @@ def test_figures_that_are_written_are_found_to_be_so_when_checked(
     assert second.startswith("metrics.json: generation: prior: recall is claimed to be ")
 
 
+def test_attributes_are_measured_and_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(str(folder), **FEW, fit_directions=True, write=True)
+    assert load_model(folder).directions is not None
+    measured = json.loads((folder / "metrics.json").read_text())["attributes"]
+    assert measured["pictures"] == 120
+    assert measured["digit"]["told"] > 0.97
+    assert {"reconstructed", "turned"} < measured["digit"].keys()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"| digit | {100 * measured['digit']['told']:.1f} % |" in card
+    assert "seeds 0 to 99](generated.png)" in card
+    with Image.open(folder / "generated.png") as sheet:
+        assert sheet.size == (2 * (10 * 28 + 9 * 2),) * 2
+    main(str(folder), **FEW, check=True)
+    assert "claims of test, likelihood, latents, generation, attributes was found" in capsys.readouterr().out
+    main(str(folder), **FEW)  # and measuring leaves it as it is
+    assert json.loads((folder / "metrics.json").read_text())["attributes"] == measured
+
+
+def test_attributes_of_data_without_a_classifier_are_told_by_one_trained_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(vae.evaluate, "CLASSIFIERS", ())
+    main(str(folder), **FEW, fit_directions=True, write=True)
+    assert "no classifier comes for mnist: one is trained" in capsys.readouterr().out
+    assert json.loads((folder / "metrics.json").read_text())["attributes"]["digit"]["told"] > 0.5
+
+
 def test_another_prior_than_the_likeliest_can_be_taken(folder: Path) -> None:
     main(str(folder), **FEW, fit_prior=True, prior="mixture-100", write=True)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -118,7 +157,7 @@ def test_what_can_not_be_done_is_said(folder: Path) -> None:
     with pytest.raises(ValueError, match="doesn't say what it was trained on"):
         main(str(folder), **FEW)
     small_model(channels=3, image_size=16).save_pretrained(folder)
-    with pytest.raises(ValueError, match="features of mnist are of grey pictures of 28x28"):
+    with pytest.raises(ValueError, match="features of mnist are of pictures of 1x28x28"):
         main(str(folder), dataset="folder", features="mnist", **FEW)
 
 
@@ -225,3 +264,39 @@ def test_compare_gives_mean_and_spread_over_sets() -> None:
     assert row["frechet_spread"] == pytest.approx(8)
     assert row["precision"] > 0.5
     assert compare(real, [real])["frechet_spread"] == 0
+
+
+class Transparent:
+    """A model whose latents are two pixels of a picture, and a classifier that reads them: all is known exactly."""
+
+    def __init__(self, directions: Directions, leak: float) -> None:
+        self.directions, self.leak = directions, leak
+
+    def encode(self, x: Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian(10 * x[:, 0, 0, :2], torch.zeros(len(x), 2))
+
+    def decode(self, z: Tensor) -> Tensor:
+        x = torch.zeros(len(z), 1, 2, 2)
+        x[:, 0, 0, :2] = z / 10
+        x[:, 0, 0, 1] += self.leak * z[:, 0] / 10
+        return x
+
+    def predict(self, x: Tensor) -> Tensor:
+        return (10 * x[:, 0, 0, :2]).round().long()
+
+
+@pytest.mark.parametrize("leak", [0.0, 1.0])
+def test_turned_and_kept_are_what_they_say(leak: float) -> None:
+    labels = torch.stack([torch.arange(300) % 3, torch.arange(300) // 3 % 2], dim=1)
+    images = torch.zeros(300, 1, 2, 2, dtype=torch.uint8)
+    images[:, 0, 0, :2] = (25.5 * labels).round().byte()
+    attributes = {"size": ("small", "medium", "large"), "colour": ("red", "blue")}
+    model: Any = Transparent(Directions.fit(labels.float(), labels, attributes), leak)
+    table = measure_attributes(model, model, Pictures(images, labels, attributes))
+    assert table["size"]["told"] == table["colour"]["told"] == 1
+    assert table["size"]["turned"] == 1
+    if leak:  # the decoder shows the second attribute right only for those whose first is 0
+        assert table["colour"]["reconstructed"] == pytest.approx(1 / 3)
+        assert table["size"]["kept"] == pytest.approx(1 / 3, abs=0.08)
+    else:
+        assert table["size"] == {"told": 1, "reconstructed": 1, "turned": 1, "kept": 1, "kept_least": 1}

@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from vae import VAE, GaussianMixture, StandardNormal, VAEConfig, generate, save_prior
 from vae.card import model_card
-from vae.hub import bundled_names, load_model, read_metrics, save_model, write
+from vae.data import DATASETS
+from vae.hub import LATENTS, bundled_names, load_model, read_metrics, save_model, write
+from vae.latent import Directions, save_directions
 from vae.loss import overall_scale
 
 
@@ -40,14 +42,21 @@ def test_a_model_of_another_memory_format_comes_back_too(model: VAE, tmp_path: P
 @pytest.mark.parametrize("name", bundled_names())
 def test_bundled_models_are_found_by_name(name: str) -> None:
     model = VAE.from_pretrained(name)
-    assert generate(model, [0]).shape == (1, 1, 28, 28)
+    assert generate(model, [0]).shape == (1, model.config.channels, model.config.image_size, model.config.image_size)
     metrics = read_metrics(Path("weights") / name)
     assert metrics["dataset"] == name
+    spec = DATASETS[name]
+    assert (model.config.channels, model.config.image_size) == (spec.channels, spec.image_size)
+    assert model.config.attribution == spec.attribution
+    assert spec.attribution in (Path("weights") / name / "README.md").read_text(encoding="utf-8")
+    assert model.directions is not None
+    assert {key: tuple(values) for key, values in model.directions.attributes.items()} == spec.attributes
+    assert (Path("weights") / name / "model.safetensors").stat().st_size <= 8_000_000
     assert metrics["test"]["scale"] == pytest.approx(overall_scale(model.log_scale).item())
 
 
-def test_the_two_datasets_have_a_bundled_model() -> None:
-    assert {"mnist", "fashion-mnist"} <= set(bundled_names())
+def test_three_datasets_have_a_bundled_model() -> None:
+    assert {"avatars", "mnist", "fashion-mnist"} <= set(bundled_names())
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
@@ -67,6 +76,28 @@ def test_a_folder_that_happens_to_be_called_so_does_not_hide_a_bundled_model(
     (tmp_path / "mnist").mkdir()
     monkeypatch.chdir(tmp_path)
     assert VAE.from_pretrained("mnist").config.latent_dim == 32
+
+
+def test_a_config_of_before_there_were_attributions_is_read(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["attribution"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_model(folder).config.attribution == ""
+
+
+def test_directions_go_with_the_model_and_leave_with_it(model: VAE, tmp_path: Path) -> None:
+    z = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    model.directions = Directions.fit(z, (z[:, :1] > 0).long(), {"beard": ("no", "yes")})
+    model.save_pretrained(tmp_path)
+    loaded = VAE.from_pretrained(tmp_path)
+    assert loaded.directions is not None
+    assert torch.equal(loaded.directions.turn(z, "beard", 1), model.directions.turn(z, "beard", 1))
+    save_directions(Directions.fit(z[:, :5], (z[:, :1] > 0).long(), {"beard": ("no", "yes")}), tmp_path / LATENTS)
+    with pytest.raises(ValueError, match="has 5 dimensions, and the latent vectors of its model 6"):
+        load_model(tmp_path)
+    model.directions = None  # and those of other weights would be wrong
+    model.save_pretrained(tmp_path)
+    assert not (tmp_path / LATENTS).exists()
 
 
 def test_loading_takes_no_random_numbers(folder: Path) -> None:
@@ -110,6 +141,8 @@ def test_a_config_that_is_none_is_refused(folder: Path, content: str) -> None:
         ({"width": 10**12}, "width must be a whole number"),
         ({"width": 512, "depth": 16, "latent_dim": 4096, "image_size": 256}, "together ask for"),
         ({"likelihood": "../../etc/passwd"}, "likelihood must be one of"),
+        ({"attribution": ["somebody"]}, "attribution must be a text of at most 1000 characters"),
+        ({"attribution": "x" * 1001}, "attribution must be a text of at most 1000 characters"),
         ({"latent_dim": 7}, r"has decoder\.trunk\.0\.weight as torch\.float32 \(\d+, 6\), its config asks for"),
         ({"depth": 2}, r"(lacks|has) the tensor (decoder|encoder)\.trunk"),
     ],

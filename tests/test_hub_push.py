@@ -43,7 +43,7 @@ def test_one_commit_holds_all_and_comes_back_to_the_bit(hub: Hub, client: Client
     address = client("push", FASHION, OURS, token=TOKEN)
     repo = hub.repos[OURS]
     assert address == f"{hub.url}/{OURS}/commit/{repo.sha}"
-    whole = WHOLE | {"prior.safetensors"}  # the prior is fitted after training
+    whole = WHOLE | {"prior.safetensors", "latents.safetensors", "generated.png"}  # made after training
     assert [commit["paths"] for commit in repo.commits] == [whole]
     for name in whole - {"README.md"}:
         assert repo.files[name] == Path(FASHION, name).read_bytes(), name
@@ -61,7 +61,8 @@ def test_lfs_takes_what_is_binary(hub: Hub, client: Client) -> None:
 def test_a_model_that_changed_takes_no_figures_along(hub: Hub, client: Client) -> None:
     client("push", FASHION, OURS, change=0.01, token=TOKEN, commit_message="Changed")
     repo = hub.repos[OURS]
-    assert set(repo.files) == {"config.json", "model.safetensors", "prior.safetensors", "samples.png", "README.md"}
+    learned = {"prior.safetensors", "latents.safetensors"}
+    assert set(repo.files) == {"config.json", "model.safetensors", "samples.png", "README.md"} | learned
     assert repo.commits[0]["message"] == "Changed"
     assert "test pictures |" not in card_of(repo)
 
@@ -77,7 +78,8 @@ def test_what_an_earlier_model_left_goes_and_what_is_not_ours_stays(hub: Hub, cl
     hub.repos[OURS].files |= {"prior.safetensors": b"of the earlier weights", "notes.txt": b"by hand"}
     client("push", small, OURS, token=TOKEN)
     repo = hub.repos[OURS]
-    assert repo.commits[-1]["deleted"] == {"metrics.json", "curves.png", "prior.safetensors"}
+    gone = {"metrics.json", "curves.png", "generated.png", "prior.safetensors", "latents.safetensors"}
+    assert repo.commits[-1]["deleted"] == gone
     assert repo.files["notes.txt"] == b"by hand"
 
 

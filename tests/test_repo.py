@@ -72,7 +72,7 @@ def test_the_readme_points_at_files_that_exist() -> None:
 
 
 def test_the_readmes_figures_are_those_of_the_metrics() -> None:
-    for name in ("mnist", "fashion-mnist"):
+    for name in bundled_names():
         metrics = json.loads((Path("weights") / name / "metrics.json").read_text())
         test, made = metrics["test"], metrics["generation"]
         first, second = (line for line in README.splitlines() if line.startswith(f"| {name} "))
@@ -86,7 +86,7 @@ def test_the_readmes_figures_are_those_of_the_metrics() -> None:
 
 def test_the_readmes_code_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = next(block for block in blocks if "from vae import" in block)
-    code += "print(pictures.shape == again.shape == (16, 1, 28, 28))"
+    first, second = (next(block for block in blocks if word in block) for word in ("from vae import", "avatars ="))
+    code = f"{first}\nprint(pictures.shape == again.shape == (16, 1, 28, 28))\n{second}\nprint(pictures.shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+    assert done.stdout == "True\ntorch.Size([16, 3, 64, 64])\n"

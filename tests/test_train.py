@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_celeba
 from PIL import Image
 from torch import Tensor
 
@@ -54,10 +55,11 @@ def run_train(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.
 
 
 def assert_whole(folder: Path) -> None:
-    learned = {"prior.safetensors"} if read_metrics(folder)["training"]["prior"] == "flow" else set()
-    assert {path.name for path in folder.iterdir()} == WHOLE | learned
     metrics = read_metrics(folder)
     model = VAE.from_pretrained(folder)
+    learned = {"prior.safetensors"} if metrics["training"]["prior"] == "flow" else set()
+    labelled = {"latents.safetensors"} if model.directions else set()
+    assert {path.name for path in folder.iterdir()} == WHOLE | learned | labelled
     assert metrics["training"]["parameters"] == model.config.num_parameters
     assert metrics["test"]["scale"] == pytest.approx(overall_scale(model.log_scale).item())
     for name in ("samples.png", "curves.png"):
@@ -81,6 +83,26 @@ def test_it_learns_16_pictures_by_heart(pictures: Path, tmp_path: Path) -> None:
     error = (reconstruct(VAE.from_pretrained(output), x) - x).square().mean()
     spread = (x - x.mean(0)).square().mean()
     assert error < 0.15 * spread
+
+
+def test_labels_become_directions_and_can_be_measured(tmp_path: Path) -> None:
+    write_celeba(tmp_path)
+    output = tmp_path / "out"
+    options = ("--image-size", 32, "--width", 8, "--depth", 1, "--latent-dim", 8, "--epochs", 30)
+    done = run_train("--dataset", "celeba", "--data-dir", tmp_path, "--output", output, *options)
+    assert done.returncode == 0, done.stderr
+    assert_whole(output)
+    directions = VAE.from_pretrained(output).directions
+    assert directions is not None
+    assert list(directions.attributes) == ["blond hair", "smiling"]
+    command = [sys.executable, "-m", "vae.evaluate", str(output), "--data-dir", str(tmp_path), "--write"]
+    few = ["--samples", "2", "--fit-directions"]
+    done = subprocess.run([*command, *few], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no classifier comes for celeba: one is trained" in done.stdout
+    assert read_metrics(output)["attributes"]["smiling"].keys() == {
+        *("told", "reconstructed", "turned", "kept", "kept_least")
+    }
 
 
 def test_the_same_seed_gives_the_same_weights(pictures: Path, tmp_path: Path) -> None:

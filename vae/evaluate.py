@@ -450,10 +450,11 @@ def main(
         loaded.prior = taken.prior
     elif prior:
         raise ValueError(f"there is no {prior} to take: it needs --fit-prior and more pictures than components")
-    if fit_directions:
-        loaded.directions = directions_of(loaded, train)
-        if loaded.directions is None:
-            raise ValueError(f"there are no directions to fit: the pictures of {name} have no labels")
+    directions = directions_of(loaded, train) if fit_directions else None
+    if directions is not None:
+        loaded.directions = directions
+    elif fit_directions:
+        raise ValueError(f"there are no directions to fit: the pictures of {name} have no labels")
     results: dict[str, Any] = {"dataset": name}
 
     def report(block: str, figures: dict[str, Any]) -> None:
@@ -502,8 +503,8 @@ def main(
     if write:
         if taken:
             write_whole(folder / PRIOR, lambda path: save_prior(loaded.prior, path))
-        if fit_directions:
-            write_whole(folder / LATENTS, lambda path: save_directions(loaded.directions, path))
+        if directions is not None:
+            write_whole(folder / LATENTS, partial(save_directions, directions))
         write_whole(folder / SAMPLES, draw_samples(loaded, test.images).save)
         sheet = grid(generate(loaded, range(SHEET)))
         write_whole(folder / GENERATED, enlarge(sheet, max(SHEET_SIDE, *sheet.size)).save)

@@ -8,6 +8,7 @@ fixed, and their accuracy is on record.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from vae.images import to_uint8, to_unit
 FOLDER = Path(__file__).parent / "classifiers"
 CLASSIFIERS = "avatars", "mnist", "fashion-mnist"  # the datasets that have one
 EPOCHS = 8
+MIN_STEPS = 300  # of training, however few the pictures are
 BATCH_SIZE = 128
 PEAK_LR = 4e-3
 CHUNK = 500  # pictures looked at at once, which bounds the memory
@@ -139,7 +141,7 @@ def _to_unit(x: Tensor) -> Tensor:
 def train(pictures: Pictures, *, mirror: bool, epochs: int = EPOCHS, seed: int = 0) -> Classifier:
     """Train a classifier on pictures and their labels; `mirror` shows half of them mirrored, the others move a pixel.
 
-    The same seed on the same machine gives the same classifier, in `eval()`.
+    Of few pictures there are more epochs than that: MIN_STEPS steps at the least. The same seed on the same machine gives the same classifier, in `eval()`.
     """
     from tqdm import trange
 
@@ -150,6 +152,7 @@ def train(pictures: Pictures, *, mirror: bool, epochs: int = EPOCHS, seed: int =
         network = _new_classifier(channels, image_size, pictures.attributes).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
         steps = len(pictures.images) // batch_size
+        epochs = max(epochs, math.ceil(MIN_STEPS / steps))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=epochs * steps)
         for _ in trange(epochs, desc="epochs", disable=None):
             for batch in torch.randperm(len(pictures.images))[: steps * batch_size].split(batch_size):

@@ -116,6 +116,7 @@ def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
                 example_gallery(models, page, model, picture, first=None, columns=5, elem_id="explore-examples")
         resets = gr.State(0)
         beginning = [model, picture, seed, resets]
+        changes = [model.change, picture.change, seed.change, resets.change]
 
         def lay_out_sliders(name: str, picture: str | None, seed: int, resets: int) -> None:
             described = sliders(models[name], end_point(models[name], picture, seed))
@@ -123,10 +124,18 @@ def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
             for row in range(0, len(described), 2):
                 with gr.Row():
                     for slider in described[row : row + 2]:
-                        label = {"label": slider.name, "info": slider.info or None}
-                        place = {"elem_id": f"explore-slider-{len(laid_out)}", "min_width": 240}
                         laid_out.append(
-                            gr.Slider(slider.low, slider.high, slider.start, step=0.05, buttons=[], **label, **place)
+                            gr.Slider(
+                                slider.low,
+                                slider.high,
+                                slider.start,
+                                step=0.05,
+                                label=slider.name,
+                                info=slider.info or None,
+                                buttons=[],
+                                min_width=240,
+                                elem_id=f"explore-slider-{len(laid_out)}",
+                            )
                         )
 
             def show(*positions: float) -> Image.Image:
@@ -142,7 +151,7 @@ def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
         with turning:
             gr.render(beginning)(in_one_sentence(lay_out_sliders))
         gr.on(
-            [page.load, *(component.change for component in beginning)],
+            [page.load, *changes],
             in_one_sentence(lambda name, picture, seed, _: handle(name, picture, seed, None)),
             beginning,
             here,
