@@ -31,7 +31,7 @@ BATCH_SIZE = 128
 PEAK_LR = 4e-3
 CHUNK = 500  # pictures looked at at once, which bounds the memory
 MIN_CELLS = 14  # a side, of the grid that the convolutions begin with
-NOISE = 0.05  # in the colour pictures to learn from: flat drawings would leave small blemishes undefined
+NOISE = 0.02  # in the colour pictures to learn from: flat drawings would leave small blemishes undefined
 
 
 class Classifier(nn.Module):

@@ -43,9 +43,9 @@ CSS = """
 #notice { border-left: 4px solid var(--color-accent); padding: 0.2rem 0.8rem; background: var(--color-accent-soft); }
 footer { visibility: hidden; }
 """
-# Browsers smooth what they enlarge, which is right for a photograph and wrong for 28 pixels.
+# Browsers smooth what they enlarge, which is right for a face of 64 pixels a side and wrong for a digit of 28.
 JS = """() => document.addEventListener("load", ({target}) => {
-    if (target.tagName === "IMG") target.style.imageRendering = target.naturalWidth <= 512 ? "pixelated" : "auto";
+    if (target.tagName === "IMG") target.style.imageRendering = target.naturalHeight < 64 ? "pixelated" : "auto";
 }, true)"""
 
 
@@ -126,7 +126,7 @@ class Models:
         )
         mse = test.get("mse") if isinstance(test, dict) else None
         known = isinstance(mse, float) and 0 <= mse <= 1
-        line += f" · mean squared error on the test set {mse:.4f}" if known else ""
+        line += f" · mean squared error on the test set {mse:.5f}" if known else ""
         # It may be a stranger's text: no markup of it counts.
         credit = re.sub(r"([\\`*_\[\]!#|~])", r"\\\1", html.escape(" ".join(config.attribution.split()), quote=False))
         return line + (f"\n\n{credit}." if credit else "")

@@ -132,6 +132,7 @@ def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
                                 step=0.05,
                                 label=slider.name,
                                 info=slider.info or None,
+                                interactive=True,  # which gradio forgets where sliders are laid out anew
                                 buttons=[],
                                 min_width=240,
                                 elem_id=f"explore-slider-{len(laid_out)}",
