@@ -166,6 +166,8 @@ class TrainConfig:
 def train(config: TrainConfig) -> None:
     """Train as config says. Raises ValueError, in one sentence, if that is not possible."""
     spec = DATASETS[config.dataset]
+    first = load_model(find_model(config.init)) if config.init else None
+    credits = [spec.attribution] + ([first.config.attribution] if first else [])
     model_config = VAEConfig(
         spec.image_size if config.image_size is None else config.image_size,
         spec.channels if config.channels is None else config.channels,
@@ -173,7 +175,7 @@ def train(config: TrainConfig) -> None:
         config.width,
         config.depth,
         config.likelihood,
-        spec.attribution,
+        ". ".join(dict.fromkeys(filter(None, credits))),
     )
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, dynamo_backend="inductor" if config.compile else "no"
@@ -182,12 +184,12 @@ def train(config: TrainConfig) -> None:
         raise ValueError("--mixed-precision fp16 does not train on a CPU: take bf16 or no")
     set_seed(config.seed, device_specific=True)
 
-    first = None
-    if config.init:
-        folder = find_model(config.init)
-        if folder.resolve() == (config.output or Path("weights") / config.dataset).resolve():
-            raise ValueError(f"--output would replace the weights to begin with: name another folder than {folder}")
-        first = load_model(folder)
+    if (
+        first
+        and first.origin
+        and first.origin.resolve() == (config.output or Path("weights", config.dataset)).resolve()
+    ):
+        raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
 
     # Data: all of it as bytes on the device; some pictures are held out, to choose the best weights by.
     with accelerator.main_process_first():
@@ -224,8 +226,8 @@ def train(config: TrainConfig) -> None:
     model, log_prior = parts[0], parts[1] if len(parts) > 1 else None
 
     pushes = Pushes(config)
-    some = pictures._replace(images=images[:LABELLED], labels=pictures.labels[: len(images)][:LABELLED])
-    results = Results(config, accelerator, model_config, images, held_out, test_images, some)
+    pictures = pictures._replace(images=images[:LABELLED], labels=pictures.labels[: len(images)][:LABELLED])
+    results = Results(config, accelerator, model_config, images, held_out, test_images, pictures)
     total_steps = max(1, round(config.epochs * (len(images) // batch_size)))
     start, progress = time.monotonic(), 0.0
     with interruptions(results) as interrupted, progress_bar(accelerator) as bar:

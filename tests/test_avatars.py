@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vae.data import load_dataset, load_examples
 
 # SHA-256 of the pixels of seeds 0 to 15 as these versions of the packages draw them.
 DRAWN: dict[tuple[str, ...], str] = {
-    ("10.7.0", "10.6.0", "0.5.0"): "c33d93c540be2fc2d1735955d042bc2339525bd46c9b8e937b304573c760427c"
+    ("10.7.0", "10.6.0", "0.5.0", "12.3.0"): "c33d93c540be2fc2d1735955d042bc2339525bd46c9b8e937b304573c760427c"
 }
 
 
@@ -73,17 +74,19 @@ def test_what_was_drawn_is_kept_and_what_is_missing_or_damaged_is_drawn(tmp_path
     drawn_here.clear()
     assert np.array_equal(load_avatars(tmp_path, range(2, 11))[0], images)
     assert drawn_here == []
-    first, second, _ = sorted(tmp_path.rglob("*.npz"))
+    first, second, third = sorted(tmp_path.rglob("*.npz"))
     first.unlink()
     second.write_bytes(second.read_bytes()[:-50])
+    content = third.read_bytes()
+    third.write_bytes(content[:200] + bytes(100) + content[300:])
     assert np.array_equal(load_avatars(tmp_path, range(2, 11))[0], images)
-    assert drawn_here == [0, 4]
+    assert drawn_here == [0, 4, 8]
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_a_new_version_draws_anew(tmp_path: Path, drawn_here: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     load_avatars(tmp_path, range(4))
-    monkeypatch.setattr(vae.avatars, "versions", lambda: ("11", "11", "1"))
+    monkeypatch.setattr(vae.avatars, "versions", lambda: ("11", "11", "1", "13"))
     load_avatars(tmp_path, range(4))
     assert drawn_here == [0, 0]
 
@@ -115,3 +118,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "avatars").write_text("a file in its place")
     with pytest.raises(ValueError, match="avatars can't be kept in"):
         load_dataset("avatars", tmp_path, "test")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_process_that_is_ended_is_answered_by_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae.avatars, "_draw_shard", os._exit)
+    with pytest.raises(ValueError, match="a process that draws avatars was ended: start again, what was drawn is kept"):
+        load_avatars(tmp_path, range(4))

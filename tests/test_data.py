@@ -135,6 +135,18 @@ def test_folders_within_a_folder_are_its_labels(pictures: Path) -> None:
         assert torch.equal(labels[:, 0], 1 - reds % 2)
 
 
+def test_folders_that_are_no_labels_are_none(pictures: Path) -> None:
+    """Too many of them, or called what no page could show."""
+    for path in [path for path in pictures.rglob("*") if path.suffix in (".png", ".jpg", ".webp", ".gif")]:
+        folder = pictures / f"family\u200d{len(path.stem) % 2}"
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    attributes = load_dataset("folder", pictures, "train").attributes
+    assert all(name.isprintable() for name in attributes.get("folder", []))
+    (pictures / f"family\u200d{0}").rename(pictures / ("x" * 101))
+    assert load_dataset("folder", pictures, "train").attributes == {}
+
+
 def test_celeba_is_read_as_it_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_celeba(tmp_path)
     for split, part in (("train", 0), ("test", 2)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -115,16 +116,28 @@ def test_sliders_stand_where_the_picture_is_and_turn_it(model: VAE) -> None:
     with_directions(model)
     assert model.directions is not None
     z = torch.tensor([0.6, 0, 0, 0, 0, 0])
-    hair, beard = sliders(model, z)
+    hair, beard = described = sliders(model, z)
     assert hair[:4] == ("hair", "short · long · none", 0, 2)
     assert beard == ("beard", "no · yes", 0, 1, 1)
-    assert torch.equal(turn(model, z, {"hair": hair.start, "beard": beard.start}), z)
-    shaved = turn(model, z, {"beard": 0})
+    assert torch.equal(turn(model, z, described, {"hair": hair.start, "beard": beard.start}), z)
+    shaved = turn(model, z, described, {"beard": 0})
     assert sliders(model, shaved)[1].start == 0
-    torch.testing.assert_close(shaved, model.directions.turn(z[None], "beard", 0)[0])
+    torch.testing.assert_close(shaved, model.directions.turn(z[None], {"beard": 0})[0])
     before = pixels(explore(model, None, 5, {}))
     assert np.array_equal(before, to_uint8(generate(model, [5]))[0, 0].numpy())
     assert not np.array_equal(before, pixels(explore(model, None, 5, {"hair": 0, "beard": 0.5})))
+
+
+def test_what_a_stranger_calls_values_is_listed_as_text(model: VAE) -> None:
+    z = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    values = ["[log in](https://nowhere)", "**b**", *map(str, range(30))]
+    model.directions = Directions.fit(z, torch.arange(50)[:, None] % 32, {"x": values})
+    (slider,) = sliders(model, z[0])
+    assert not set(slider.info) & set("[]()*")
+    assert (
+        re.sub(r"\s+", " ", slider.info).strip()
+        == "log in https://nowhere · b · 0 · 1 · 2 · 3 · 4 · 5 · 6 · 7 · 8 · … · 29"
+    )
 
 
 def test_a_model_without_labels_is_turned_along_its_own_axes(model: VAE, sneaker: str) -> None:

@@ -117,6 +117,18 @@ def test_attributes_are_measured_and_checked(folder: Path, capsys: pytest.Captur
     assert json.loads((folder / "metrics.json").read_text())["attributes"] == measured
 
 
+def test_attributes_of_other_data_are_not_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = load_model(folder)
+    z = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    model.directions = Directions.fit(z, (z[:, :1] > 0).long(), {"digit": ("even", "odd")})
+    metrics = (folder / "metrics.json").read_text()
+    model.save_pretrained(folder)
+    (folder / "metrics.json").write_text(metrics)
+    main(str(folder), **FEW, write=True)
+    assert "knows other attributes than mnist has, so they are not measured" in capsys.readouterr().out
+    assert "attributes" not in json.loads((folder / "metrics.json").read_text())
+
+
 def test_attributes_of_data_without_a_classifier_are_told_by_one_trained_for_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +224,8 @@ def test_the_command_fails_in_one_sentence() -> None:
         ({"kl_per_dimension": [1.0, 2.0]}, {"kl_per_dimension": [1.1, 2.0]}, False),
         ({"kl_per_dimension": [1.0, 2.0]}, {"kl_per_dimension": [1.0]}, False),
         ({"features": "mnist"}, {"features": "inception"}, False),
+        ({"beard": {"kept_of": {"hair": 0.9}}}, {"beard": {"kept_of": {"hair": 0.91}}}, True),
+        ({"beard": {"kept_of": {"hair": 0.9}}}, {"beard": {"kept_of": {"hair": 0.93}}}, False),
     ],
 )
 def test_claims_are_compared_within_their_tolerances(claimed: Any, measured: Any, agree: bool) -> None:
@@ -299,4 +313,5 @@ def test_turned_and_kept_are_what_they_say(leak: float) -> None:
         assert table["colour"]["reconstructed"] == pytest.approx(1 / 3)
         assert table["size"]["kept"] == pytest.approx(1 / 3, abs=0.08)
     else:
-        assert table["size"] == {"told": 1, "reconstructed": 1, "turned": 1, "kept": 1, "kept_least": 1}
+        turned = {"turned": 1, "kept": 1, "kept_of": {"colour": 1}}
+        assert table["size"] == {"told": 1, "reconstructed": 1, "told_by_latents": 1, **turned, "orthogonal": turned}

@@ -91,7 +91,7 @@ def test_directions_go_with_the_model_and_leave_with_it(model: VAE, tmp_path: Pa
     model.save_pretrained(tmp_path)
     loaded = VAE.from_pretrained(tmp_path)
     assert loaded.directions is not None
-    assert torch.equal(loaded.directions.turn(z, "beard", 1), model.directions.turn(z, "beard", 1))
+    assert torch.equal(loaded.directions.turn(z, {"beard": 1}), model.directions.turn(z, {"beard": 1}))
     save_directions(Directions.fit(z[:, :5], (z[:, :1] > 0).long(), {"beard": ("no", "yes")}), tmp_path / LATENTS)
     with pytest.raises(ValueError, match="has 5 dimensions, and the latent vectors of its model 6"):
         load_model(tmp_path)

@@ -10,8 +10,20 @@ import torch
 from safetensors.torch import save_file
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+from torch.nn import functional as F
 
-from vae.latent import Directions, Path, interpolate, load_directions, principal_axes, save_directions, slerp
+import vae.latent
+from vae.latent import (
+    RIDGE,
+    Directions,
+    Path,
+    interpolate,
+    load_directions,
+    principal_axes,
+    save_directions,
+    slerp,
+)
 
 
 @pytest.fixture
@@ -62,13 +74,17 @@ def test_bad_input_is_refused(ends: tuple[torch.Tensor, torch.Tensor]) -> None:
 ATTRIBUTES = {"size": ("small", "medium", "large"), "colour": ("red", "blue"), "only": ("one",)}
 
 
-def labelled(n: int = 4000, noise: float = 0.05) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents that are sums of known effects, their labels, of which large ones are mostly blue, and the effects."""
+def labelled(n: int = 4000, noise: float = 0.05, twist: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents that are sums of known effects, their labels, of which large ones are mostly blue, and the effects.
+
+    twist: how far latents also depend on what no attribute does alone, but size and colour together.
+    """
     generator = torch.Generator().manual_seed(0)
     effects = torch.randn(6, 8, generator=generator)
     size = torch.randint(3, (n,), generator=generator)
     colour = (torch.rand(n, generator=generator) < torch.tensor([0.1, 0.5, 0.9])[size]).long()
-    z = 5 + effects[size] + effects[3 + colour] + noise * torch.randn(n, 8, generator=generator)
+    together = twist * torch.randn(6, 8, generator=generator)[2 * size + colour]
+    z = 5 + effects[size] + effects[3 + colour] + together + noise * torch.randn(n, 8, generator=generator)
     return z, torch.stack([size, colour, torch.zeros(n, dtype=torch.int64)], dim=1), effects
 
 
@@ -76,13 +92,26 @@ def test_effects_are_found_although_labels_go_together() -> None:
     z, labels, effects = labelled()
     directions = Directions.fit(z, labels, ATTRIBUTES)
     assert directions.effects.shape == directions.scores.shape == (6, 8)
+    assert directions.interplay.shape == (3 * 2 + 3 + 2, 8)
     for part in (slice(0, 3), slice(3, 5)):
         found, true = directions.effects[part], effects[part]
         torch.testing.assert_close(found - found[:1], true - true[:1], atol=0.02, rtol=0)
     torch.testing.assert_close(directions.mean, z.mean(0))
     torch.testing.assert_close(directions.std, z.std(0))
+    torch.testing.assert_close(directions.shares[3:5].sum(), torch.tensor(1.0))
     assert directions.effects[5].norm() < 1e-5  # of what is always so, nothing can be known
     assert (directions.tell(z) == labels).float().mean() > 0.999
+
+
+def test_the_regression_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae.latent, "CHUNK", 700)
+    z, labels, _ = labelled(noise=1.0)
+    directions = Directions.fit(z, labels[:, :2], {"size": ATTRIBUTES["size"], "colour": ATTRIBUTES["colour"]})
+    one_hot = torch.cat([F.one_hot(labels[:, 0], 3), F.one_hot(labels[:, 1], 2)], dim=1).double()
+    theirs = torch.from_numpy(Ridge(alpha=RIDGE).fit(one_hot.numpy(), z.double().numpy()).coef_).T.float()
+    ours = directions.effects
+    torch.testing.assert_close(ours[:3] - ours[0], theirs[:3] - theirs[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours[3:] - ours[3], theirs[3:] - theirs[3], atol=1e-4, rtol=0)
 
 
 def test_the_discriminants_are_those_of_scikit_learn() -> None:
@@ -92,26 +121,73 @@ def test_the_discriminants_are_those_of_scikit_learn() -> None:
     assert (directions.tell(z)[:, 0] == theirs).float().mean() > 0.995
 
 
+def test_class_means_are_the_means_of_the_classes() -> None:
+    z, labels, _ = labelled()
+    means = Directions.fit(z, labels[:, :1], {"size": ATTRIBUTES["size"]}).means("size")
+    for value, mean in enumerate(means):
+        torch.testing.assert_close(mean, z[labels[:, 0] == value].mean(0), atol=0.01, rtol=0)
+    with pytest.raises(ValueError, match="there is no attribute 'smell'"):
+        Directions.fit(z, labels, ATTRIBUTES).means("smell")
+
+
 def test_turning_replaces_an_effect_and_leaves_the_others() -> None:
     z, labels, effects = labelled()
     directions = Directions.fit(z, labels, ATTRIBUTES)
-    turned = directions.turn(z, "size", 2)
+    turned = directions.turn(z, {"size": 2})
     torch.testing.assert_close(turned - z, effects[2] - effects[labels[:, 0]], atol=0.05, rtol=0)
     assert (directions.tell(turned) == torch.tensor([2, 0, 0]) + labels * torch.tensor([0, 1, 0])).float().mean() > 0.99
-    torch.testing.assert_close(directions.turn(turned, "size", labels[:, 0]), z, atol=1e-4, rtol=0)
-    assert torch.equal(directions.turn(z, "size", labels[:, 0], labels[:, 0]), z)  # already there
-    assert torch.equal(directions.turn(z, "only", 0), z)
-    halfway = directions.turn(z[:1], "size", 1.5, 0.0) - directions.turn(z[:1], "size", 1.0, 0.0)
-    torch.testing.assert_close(halfway[0], (directions.effects[2] - directions.effects[1]) / 2)
+    torch.testing.assert_close(directions.turn(turned, {"size": labels[:, 0]}), z, atol=1e-4, rtol=0)
+    assert torch.equal(directions.turn(z, {"size": labels[:, 0]}, labels), z)  # already there
+    assert torch.equal(directions.turn(z, {"only": 0}), z)
+    assert torch.equal(directions.turn(z, {}), z)
+    both = directions.turn(z, {"size": 2, "colour": 0}, labels)
+    since = labels * torch.tensor([0, 1, 1]) + torch.tensor([2, 0, 0])
+    torch.testing.assert_close(both, directions.turn(turned, {"colour": 0}, since), atol=0.01, rtol=0)
+
+
+def test_what_two_attributes_do_together_is_known_and_told() -> None:
+    z, labels, _ = labelled(twist=1.0)
+    directions = Directions.fit(z, labels, ATTRIBUTES)
+    assert (z - directions.place(labels)).std() < 0.06  # nothing but the noise is left
+    assert (directions.tell(z) == labels).float().mean() > 0.999
+    turned = directions.turn(z, {"size": 1})
+    for colour in (0, 1):
+        there = z[(labels[:, 0] == 1) & (labels[:, 1] == colour)].mean(0)
+        torch.testing.assert_close(turned[labels[:, 1] == colour].mean(0), there, atol=0.02, rtol=0)
+    between = directions.place(torch.tensor([[1.5, 0.25, 0]]))
+    corners = torch.cartesian_prod(torch.tensor([1, 2]), torch.tensor([0, 1]), torch.tensor([0]))
+    weights = torch.tensor([0.5 * 0.75, 0.5 * 0.25, 0.5 * 0.75, 0.5 * 0.25])
+    torch.testing.assert_close(between[0], weights @ directions.place(corners), atol=1e-4, rtol=0)
+
+
+def test_few_pictures_say_nothing_of_two_attributes_together() -> None:
+    z, labels, _ = labelled(10)
+    directions = Directions.fit(z, labels, ATTRIBUTES)
+    assert directions.interplay.shape == (0, 8)
+    assert directions.turn(z, {"size": 1}).shape == z.shape
+
+
+def test_a_value_that_no_picture_has_is_never_told() -> None:
+    generator = torch.Generator().manual_seed(0)
+    size, colour = torch.randint(4, (400,), generator=generator), torch.randint(2, (400,), generator=generator)
+    z = 20 * torch.eye(8)[size] + 5 * torch.eye(8)[4 + colour] + torch.randn(400, 8, generator=generator)
+    labels = torch.stack([size, colour], dim=1)
+    attributes = {"size": ("xs", "s", "m", "l", "never"), "colour": ("red", "blue")}
+    middle = z.mean(0) + torch.randn(50, 8, generator=generator)
+    for count in (1, 2):
+        some = dict(list(attributes.items())[:count])
+        assert (Directions.fit(z, labels[:, :count], some).tell(middle)[:, 0] < 4).all()
 
 
 def test_an_orthogonal_turn_has_nothing_of_the_other_effects() -> None:
     z, labels, _ = labelled()
     directions = Directions.fit(z, labels, ATTRIBUTES)
-    move = directions.turn(z, "colour", 1, 0, orthogonal=True) - z
+    plain, orthogonal = (directions.turn(z, {"colour": 1}, labels, orthogonal=flag) - z for flag in (False, True))
     others = directions.effects[[0, 1, 2, 5]]
-    assert (move[:1] @ others.T).abs().max() < 1e-3
-    assert 0 < move[0].norm() < (directions.turn(z, "colour", 1, 0) - z)[0].norm()
+    red = labels[:, 1] == 0
+    assert (plain[red] @ others.T).abs().max() > 0.1
+    assert (orthogonal[red] @ others.T).abs().max() < 1e-3
+    assert 0 < orthogonal[red][0].norm() < plain[red][0].norm()
 
 
 @pytest.mark.parametrize(
@@ -126,46 +202,70 @@ def test_an_orthogonal_turn_has_nothing_of_the_other_effects() -> None:
 def test_turns_that_cannot_be_are_refused(attribute: str, to: float, sentence: str) -> None:
     z, labels, _ = labelled(100)
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        Directions.fit(z, labels, ATTRIBUTES).turn(z, attribute, to)
+        Directions.fit(z, labels, ATTRIBUTES).turn(z, {attribute: to})
 
 
-@pytest.mark.parametrize("attributes", [{}, {"size": ("small", "large"), "colour": ("red", "blue"), "only": ("one",)}])
-def test_labels_that_do_not_fit_are_refused(attributes: dict[str, tuple[str, ...]]) -> None:
+@pytest.mark.parametrize(
+    ("change", "attributes", "sentence"),
+    [
+        (0, {}, "there should be 1 to 64 attributes"),
+        (0, {"size": ATTRIBUTES["size"]}, "labels of shape (100, 3) don't fit 100 latents and 1 attributes"),
+        (0, ATTRIBUTES | {"size": ("small", "large")}, "labels from 0 to 2 don't fit attributes of [2, 2, 1] values"),
+        (-1, ATTRIBUTES, "labels from -1 to 1 don't fit"),
+        (0, ATTRIBUTES | {"only": ("a\nb",)}, "names should have 1 to 100 letters"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(change: int, attributes: dict[str, tuple[str, ...]], sentence: str) -> None:
     z, labels, _ = labelled(100)
-    with pytest.raises(ValueError, match="don't fit 100 latents"):
-        Directions.fit(z, labels, attributes)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Directions.fit(z, labels + change, attributes)
 
 
-def test_directions_come_back_from_a_file(tmp_path: FilePath) -> None:
-    z, labels, _ = labelled()
+@pytest.mark.parametrize("count", [4000, 10])
+def test_directions_come_back_from_a_file(tmp_path: FilePath, count: int) -> None:
+    z, labels, _ = labelled(count)
     directions = Directions.fit(z, labels, ATTRIBUTES)
     save_directions(directions, tmp_path / "latents.safetensors")
     again = load_directions(tmp_path / "latents.safetensors")
     assert {name: tuple(values) for name, values in again.attributes.items()} == ATTRIBUTES
-    assert torch.equal(again.turn(z, "size", 1), directions.turn(z, "size", 1))
+    assert torch.equal(again.turn(z, {"size": 1}), directions.turn(z, {"size": 1}))
 
 
 @pytest.mark.parametrize(
     ("changes", "names", "sentence"),
     [
-        ({}, {"latent_dim": 8}, "described by latent_dim and attributes"),
-        ({}, {"latent_dim": 9, "attributes": {"a": ["x", "y"]}}, "mean should be F32 [9]"),
-        ({}, {"latent_dim": 8, "attributes": {"a": ["x"]}}, "effects should be F32 [1, 8]"),
-        ({}, {"latent_dim": 8, "attributes": {"a": ["x", "y\n"]}}, "names should have 1 to 100 letters"),
-        ({}, {"latent_dim": 8, "attributes": {"a": "xy"}}, "the attribute 'a' should have 1 to 1000 values"),
-        ({}, {"latent_dim": 8, "attributes": {}}, "there should be 1 to 64 attributes"),
-        ({}, {"latent_dim": 10**9, "attributes": {"a": ["x", "y"]}}, "latent_dim should be a whole number"),
-        ({"effects": torch.full((2, 8), torch.nan)}, None, "values in effects are not finite"),
-        ({"more": torch.zeros(1)}, None, "and no other tensors"),
+        ({}, {"latent_dim": 8}, "described by latent_dim, attributes and pairs"),
+        ({}, {"latent_dim": 9}, "mean should be F32 [9]"),
+        ({}, {"attributes": {"a": ["x"]}}, "shares should be F32 [1]"),
+        ({}, {"attributes": {"a": ["x", "y\n"]}}, "names should have 1 to 100 letters"),
+        ({}, {"attributes": {"a": "xy"}}, "the attribute 'a' should have 1 to 1000 values"),
+        ({}, {"attributes": {}}, "there should be 1 to 64 attributes"),
+        ({}, {"attributes": {str(a): ["x"] * 1000 for a in range(9)}, "pairs": True}, "it asks for"),
+        ({}, {"latent_dim": 10**9}, "latent_dim should be a whole number"),
+        ({}, {"pairs": 1}, "pairs should be true or false"),
+        ({}, {"pairs": True}, "pairs should be true or false, and of two attributes at least"),
+        ({"effects": torch.full((2, 8), torch.nan)}, {}, "values in effects are not finite"),
+        ({"shares": torch.tensor([-1.0, 2.0])}, {}, "std and shares should not be negative"),
+        ({"more": torch.zeros(1)}, {}, "and no other tensors"),
     ],
 )
 def test_a_strangers_file_must_hold_directions_to_the_letter(
-    tmp_path: FilePath, changes: dict[str, torch.Tensor], names: Any, sentence: str
+    tmp_path: FilePath, changes: dict[str, torch.Tensor], names: dict[str, Any], sentence: str
 ) -> None:
     tensors = {key: torch.ones(8) for key in ("mean", "std")} | {key: torch.ones(2, 8) for key in ("effects", "scores")}
-    description = {"latent_dim": 8, "attributes": {"a": ["x", "y"]}} if names is None else names
+    tensors |= {
+        "shares": torch.ones(2),
+        "offsets": torch.ones(2),
+        "whiten": torch.eye(8),
+        "interplay": torch.ones(0, 8),
+    }
+    description = {"latent_dim": 8, "attributes": {"a": ["x", "y"]}, "pairs": False}
+    if names != {"latent_dim": 8}:
+        description |= names
+    else:
+        description = names
     path = tmp_path / "latents.safetensors"
-    save_file(tensors | {"offsets": torch.ones(2)} | changes, path, metadata={"directions": json.dumps(description)})
+    save_file(tensors | changes, path, metadata={"directions": json.dumps(description)})
     with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
         load_directions(path)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,9 @@ import json
 import multiprocessing
 import os
 import signal
+import zlib
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -29,7 +31,8 @@ STYLE = "toon-head"
 IMAGE_SIZE = 64
 OVERSAMPLING = 3  # drawn so many times as large, and made smaller as any picture is
 BACKGROUND = "#b6e3f4"
-PACKAGES = "dicebear-core", "dicebear-styles", "resvg-py"
+PACKAGES = "dicebear-core", "dicebear-styles", "resvg-py", "pillow"
+MAX_WORKERS = 16  # each of which needs the memory of a Python with torch
 SHARD = 1000  # avatars in one file of the cache
 
 # What is drawn, in the order in which a slider goes through it: DiceBear's name for each value, and ours.
@@ -130,7 +133,12 @@ def draw(seed: int) -> tuple[np.ndarray, list[int]]:
     labels = []
     for option, values in _OPTIONS.values():
         value = drawn["options"].get(option)
-        labels.append(list(values).index(value[0] if isinstance(value, list) else value))  # colours come as a list
+        value = value[0] if isinstance(value, list) else value  # colours come as a list
+        if value not in values:
+            raise ValueError(
+                f"{STYLE} has a new {option}, {value}: install the versions of {', '.join(PACKAGES)} before"
+            )
+        labels.append(list(values).index(value))
     return pixels, labels
 
 
@@ -158,7 +166,7 @@ def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             images, labels = stored["images"], stored["labels"]
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):
         return None
     whole = images.shape == (SHARD, 3, IMAGE_SIZE, IMAGE_SIZE) and labels.shape == (SHARD, len(ATTRIBUTES))
     return (images, labels) if whole else None
@@ -183,7 +191,7 @@ def load_avatars(data_dir: Path, seeds: range) -> tuple[np.ndarray, np.ndarray]:
         folder.mkdir(parents=True, exist_ok=True)
         if missing:
             spawn = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads can hang
-            workers = min(len(missing), os.cpu_count() or 1)
+            workers = min(len(missing), os.cpu_count() or 1, MAX_WORKERS)
             with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_leave_interrupts_to_the_parent) as pool:
                 jobs = [pool.submit(_draw_shard, range(start, start + SHARD), paths[start]) for start in missing]
                 try:
@@ -193,6 +201,8 @@ def load_avatars(data_dir: Path, seeds: range) -> tuple[np.ndarray, np.ndarray]:
                     pool.shutdown(cancel_futures=True)
                     raise
         shards |= {start: _read_shard(paths[start]) for start in missing}
+    except BrokenProcessPool:
+        raise ValueError("a process that draws avatars was ended: start again, what was drawn is kept") from None
     except OSError as error:
         raise ValueError(f"avatars can't be kept in {folder}: {error.strerror or error}") from error
     whole = [shard for shard in shards.values() if shard is not None]

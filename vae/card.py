@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -12,6 +14,12 @@ from vae.model import VAEConfig
 SAMPLES, CURVES, GENERATED, PRIOR = "samples.png", "curves.png", "generated.png", "prior.safetensors"
 
 LICENCES = {"apache-2.0": "Apache-2.0", "cc-by-4.0": "CC BY 4.0"}
+
+
+def plain(text: str) -> str:
+    """Make what may be a stranger's text a line of Markdown in which no markup of it counts."""
+    line = html.escape(" ".join(text.split()), quote=False)[:1000]
+    return re.sub(r"([\\`*_\[\]!#|~$])", r"\\\1", line)
 
 
 def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], files: Collection[str]) -> str:
@@ -91,6 +99,7 @@ def _use(name: str, config: VAEConfig, files: Collection[str], measured: bool) -
             f"decoded from N(0, I), seeds 0 to 31{fitted}"
         )
     sheet = f"![{caption}]({SAMPLES})\n\n{caption}.\n\n"
+    credit = f"\n{plain(config.attribution)}.\n" if config.attribution else ""
     return f"""{sheet if SAMPLES in files else ""}```python
 from vae import VAE, generate
 
@@ -102,7 +111,7 @@ A picture of {config.channels}×{config.image_size}×{config.image_size} becomes
 
 Limits: it knows only pictures like those that it was trained on, and makes of any other the nearest that it knows;
 pictures decoded from N(0, I) are softer and odder than reconstructions{", those from the fitted prior hardly" if PRIOR in files else ""}.
-"""
+{credit}"""
 
 
 def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Collection[str]) -> str:
@@ -127,7 +136,6 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
     sheet = "New pictures from the model's own prior, seeds 0 to 99"
     generated = f"\n![{sheet}]({GENERATED})\n\n{sheet}.\n" if GENERATED in files else ""
     licence = f" Weights: {LICENCES[spec.model_licence]}." if spec.model_licence else ""
-    credit = f"\n\n{spec.attribution}." if spec.attribution else ""
     curves = f"\n![Curves of the training]({CURVES})\n" if CURVES in files else ""
     return f"""| on the {test["pictures"]:,} test pictures | |
 |---|---|
@@ -137,7 +145,7 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
 `{config.likelihood}`. {training["validation_pictures"]:,} more pictures were held out from training, and the weights are
 {"those of its end" if training.get("keep") == "last" else "those that did best on them"}. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
 {curves}{generated}
-Data: {spec.title}, {spec.source}, licence {spec.licence}.{licence}{credit}
+Data: {spec.title}, {spec.source}, licence {spec.licence}.{licence}
 """
 
 
@@ -189,18 +197,16 @@ def _attributes(metrics: dict[str, Any]) -> str:
     def percent(value: float | None) -> str:
         return "" if value is None else f"{100 * value:.1f} %"
 
-    table = "\n".join(
-        "| "
-        + " | ".join([name, *(percent(row.get(key)) for key in ("told", "reconstructed", "turned", "kept"))])
-        + " |"
-        for name, row in rows.items()
-    )
-    return f"""| attribute | told of real pictures | of reconstructions | turned | others kept |
-|---|---|---|---|---|
+    keys = "told", "reconstructed", "turned", "kept"
+    table = ""
+    for name, row in rows.items():
+        least = min(row["kept_of"].values()) if "kept_of" in row else None
+        table += "| " + " | ".join([plain(name), *map(percent, (*map(row.get, keys), least))]) + " |\n"
+    return f"""| attribute | told of real pictures | of reconstructions | turned | others kept | the least |
+|---|---|---|---|---|---|
 {table}
-
 What a classifier that was trained on real pictures tells of {measured["pictures"]:,} test pictures: how often the true value of
 an attribute, how often the value that its slider was moved to, another one by chance, and how often then the values of
-all other attributes, on average, as they were.
+all other attributes, on average and of the one that is kept least, as they were.
 
 """

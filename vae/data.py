@@ -27,6 +27,7 @@ EXAMPLES = Path(__file__).parent / "examples"
 MIN_PICTURES = 10  # in a folder, of which a tenth is test and as much is held out from training
 AVATAR_SEEDS = {"train": range(60_000), "test": range(100_000, 110_000)}
 CELEBA_PARTITIONS = {"train": "0", "test": "2"}  # 1 is for validation, for which train.py holds out pictures itself
+MAX_VALUES, MAX_NAME = 1000, 100  # folders that are taken for labels, and letters in the name of one
 Attributes = Mapping[str, Sequence[str]]  # what can be said of each picture: the names of the values of each attribute
 
 
@@ -133,7 +134,7 @@ def load_dataset(
     avatars: drawn, if they are not there yet; the pictures of a seed are always the same.
     celeba: its files as they come; the aligned pictures, with their 40 attributes.
     folder: every picture under data_dir; a tenth, chosen by a fixed seed, is test. Where all lie in folders within
-        data_dir, the name of that folder is the picture's attribute "folder".
+        data_dir, at most 1,000, the name of that folder is the picture's attribute "folder".
     image_size, channels: of celeba and folder, whose pictures are cut to squares; the others have their own.
     Raises ValueError in one sentence that says what is missing and what to do.
     """
@@ -200,8 +201,8 @@ def _load_folder(folder: Path, split: str, image_size: int, channels: int) -> Pi
     names = sorted({parts[0] for parts in within})
     attributes = {}
     labels = torch.empty(len(within), 0, dtype=torch.int64)
-    if len(names) > 1 and all(len(parts) > 1 for parts in within):
-        attributes = {"folder": names}
+    if 1 < len(names) <= MAX_VALUES and all(len(parts) > 1 and len(parts[0]) <= MAX_NAME for parts in within):
+        attributes = {"folder": ["".join(c if c.isprintable() else " " for c in name) for name in names]}
         labels = torch.tensor([[names.index(parts[0])] for parts in within])
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     test = len(images) // 10

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Literal, get_args
@@ -18,6 +19,11 @@ from vae.prior import load_described
 Path = Literal["slerp", "lerp"]
 
 PARALLEL = 1e-4  # radians: closer to 0 or π than this, two directions span no plane to turn in
+CHUNK = 4000  # latent vectors looked at at once in fitting, which bounds the memory
+MAX_PAIRS = 5000  # of values of two attributes, whose interplay is fitted
+MENDED_AT_ONCE = 500  # latent vectors
+MENDING_ROUNDS = 2  # over all attributes
+NEVER = 1e9  # nats
 RIDGE = 1.0  # strength of the regularisation, in pictures: what a value seen so often says counts half
 SHRINKAGE = 1e-3  # part of the mean variance that is added to the covariance of what labels don't explain
 MAX_ATTRIBUTES, MAX_VALUES, MAX_NAME = 64, 1000, 100  # of attributes, of their values, and of the letters of a name
@@ -76,22 +82,31 @@ def principal_axes(z: Tensor, count: int) -> Tensor:
 class Directions:
     """Where in the latent space pictures lie whose attributes are known, fitted to encoded pictures and their labels.
 
-    One linear model explains a latent vector by all of its picture's labels at once,
-        z  ≈  mean + Σ_attributes effects[value],
-    so that what beards have to do with hair is not said twice, and a beard can be had without the hair that mostly
-    comes with it. To turn an attribute is to replace its effect by that of another value.
+    A model that is linear in the labels explains a latent vector by all that is said of its picture, one thing at a time
+    and two at a time,
+        z  ≈  mean + Σ_a effects[value of a] + Σ_{a<b} interplay[value of a, value of b].
+    So what beards have to do with hair is not said twice, a beard can be had without the hair that mostly comes with it,
+    and a beard in the colour of the hair needs no direction of its own for each colour. To turn an attribute is to add
+    what this model says of the new values and to take off what it says of the old ones.
 
-    attributes: the names of the values of each attribute, in the order in which a slider goes through them.
+    attributes: the names of the values of each of the A attributes, in the order in which a slider goes through them.
     mean, std: of the latent vectors, (D,).
-    effects: how far each value moves a latent vector, the other attributes held fixed, (V, D): the values of all
-        attributes one after another; for the mean over pictures, those of an attribute cancel out.
+    shares: how many of the pictures have each value, as parts of 1, (V,): the values of all attributes one after another.
+    effects: how far each value moves a latent vector, the other attributes held fixed, (V, D). For the mean over pictures,
+        those of an attribute cancel out.
+    interplay: how much further each pair of values of two attributes moves it, (P, D); P is 0 where there is but one
+        attribute, or too few pictures to tell.
+    whiten: a matrix, (D, D), that makes N(0, I) of what all these leave unexplained.
     scores, offsets: of the linear discriminants that tell the value of an attribute from a latent vector, (V, D), (V,).
     """
 
     attributes: Mapping[str, Sequence[str]]
     mean: Tensor
     std: Tensor
+    shares: Tensor
     effects: Tensor
+    interplay: Tensor
+    whiten: Tensor
     scores: Tensor
     offsets: Tensor
 
@@ -102,92 +117,172 @@ class Directions:
 
     @classmethod
     def fit(cls, z: Tensor, labels: Tensor, attributes: Mapping[str, Sequence[str]]) -> Directions:
-        """Fit them to latent vectors, (N, D), of pictures with labels, (N, A) int64: ridge regression, then discriminants.
+        """Fit them to latent vectors, (N, D), of pictures with labels, (N, A) int64, by ridge regression on the CPU.
 
-        The discriminants are those of Gaussians of one covariance, around the mean of each value's pictures (Fisher 1936). Raises ValueError if there are no attributes, or shapes and labels don't fit them.
+        First the effects, then to the rest the interplay. The discriminants are those of Gaussians of one covariance
+        around the mean of each value's pictures (Fisher 1936). Raises ValueError if there are no attributes, a name of
+        theirs is not fit to be shown, or shapes and labels don't fit them.
         """
-        from sklearn.linear_model import Ridge  # here: turning has no need of it
-
+        _check_names({name: list(values) for name, values in attributes.items()})
         sizes = [len(values) for values in attributes.values()]
-        if not sizes or labels.shape != (len(z), len(sizes)) or (labels.amax(0) >= torch.tensor(sizes)).any():
-            raise ValueError(f"labels of shape {(*labels.shape,)} don't fit {len(z)} latents and {sizes} values")
-        z = z.double()
-        present = torch.cat([F.one_hot(column, size) for column, size in zip(labels.T, sizes, strict=True)], dim=1)
-        share = present.double().mean(dim=0)  # (V,)
-        fitted = Ridge(alpha=RIDGE).fit(present.numpy(), z.numpy())
-        effects = torch.from_numpy(fitted.coef_).T  # (V, D)
-        centred = [
-            part - (weight[:, None] * part).sum(0)
-            for part, weight in zip(effects.split(sizes), share.split(sizes), strict=True)
-        ]
-        effects = torch.cat(centred)
+        if labels.shape != (len(z), len(sizes)) or len(z) < 2:
+            raise ValueError(
+                f"labels of shape {(*labels.shape,)} don't fit {len(z)} latents and {len(sizes)} attributes"
+            )
+        if (labels < 0).any() or (labels >= torch.tensor(sizes)).any():
+            raise ValueError(f"labels from {labels.min()} to {labels.max()} don't fit attributes of {sizes} values")
+        z, one_hot = z.cpu().double(), [F.one_hot(labels[:, a].cpu(), size).double() for a, size in enumerate(sizes)]
+        mean, shares = z.mean(dim=0), torch.cat([own.mean(dim=0) for own in one_hot])
+        rest = z - mean
+        effects = _ridge(lambda part: torch.cat([own[part] for own in one_hot], dim=1), sizes, rest)
+        rest = rest - torch.cat(one_hot, dim=1) @ effects
+        interplay, pairs = z.new_empty(0, z.shape[1]), _pairs(sizes)
+        if 0 < sum(pairs) <= min(MAX_PAIRS, len(z)):
+            interplay = _ridge(lambda part: _products([own[part] for own in one_hot]), pairs, rest)
+            explained = [_products([own[part] for own in one_hot]) @ interplay for part in _chunks(len(z))]
+            rest = rest - torch.cat(explained)
+        whiten = torch.linalg.inv(torch.linalg.cholesky(_covariance(rest)))
         scores, offsets = [], []
-        for own, weight in zip(present.double().split(sizes, dim=1), share.split(sizes), strict=True):
-            centre = own.T @ (z - z.mean(0)) / own.sum(0).clamp(min=1)[:, None]  # of each value's pictures, (values, D)
-            covariance = torch.cov((z - z.mean(0) - own @ centre).T).view(z.shape[1], -1)
-            covariance += (SHRINKAGE * covariance.diagonal().mean() + 1e-8) * torch.eye(len(covariance))
-            scores.append(torch.linalg.solve(covariance, centre.T).T)
-            offsets.append(weight.clamp(min=0.5 / len(z)).log() - 0.5 * (scores[-1] * centre).sum(dim=1))
-        tensors = (z.mean(0), z.std(0), effects, torch.cat(scores), torch.cat(offsets))
+        for own, share in zip(one_hot, shares.split(sizes), strict=True):
+            centre = own.T @ (z - mean) / own.sum(0).clamp(min=1)[:, None]  # of each value's pictures, (values, D)
+            scores.append(torch.linalg.solve(_covariance(z - mean - own @ centre), centre.T).T)
+            offsets.append(_log_shares(share) - 0.5 * (scores[-1] * centre).sum(dim=1))
+        tensors = (mean, z.std(0), shares, effects, interplay, whiten, torch.cat(scores), torch.cat(offsets))
         return cls(attributes, *(tensor.float() for tensor in tensors))
 
-    def tell(self, z: Tensor) -> Tensor:
-        """Tell the value of each attribute of latent vectors, (B, D) -> (B, A) int64, on the CPU."""
-        scores = (z.cpu().float() - self.mean) @ self.scores.T + self.offsets
-        return torch.stack([part.argmax(dim=1) for part in scores.split(self.sizes, dim=1)], dim=1)
+    def means(self, attribute: str) -> Tensor:
+        """Return where pictures of each value of an attribute lie that are else as on average, (values, D), on the CPU."""
+        index = self._index(attribute)
+        return self.mean + self.effects.split(self.sizes)[index]
 
-    def effect(self, attribute: str, position: Tensor, *, orthogonal: bool = False) -> Tensor:
-        """Return the effect of an attribute at a position on its slider, (B,) -> (B, D), on the CPU.
+    def place(self, positions: Tensor) -> Tensor:
+        """Return where pictures lie whose sliders stand at positions, (B, A) -> (B, D), on the CPU.
 
-        position: 0 is the first value, 1 the second; between them it changes evenly.
-        orthogonal: leave out what lies along the effects of the other attributes, so that no linear reading of those
-            changes; it turns less, and less of the rest.
-        Raises ValueError on an unknown attribute or a position beyond its values.
+        A position is 0 at the first value, 1 at the second; between them all changes evenly. Raises ValueError if one is
+        beyond the values.
         """
-        names = list(self.attributes)
-        if attribute not in names:
-            raise ValueError(f"there is no attribute {attribute!r}: choose one of {', '.join(names)}")
-        index = names.index(attribute)
-        parts = list(self.effects.split(self.sizes))
-        own = parts.pop(index)
-        position = position.cpu().float()
-        if not ((position >= 0) & (position <= len(own) - 1)).all():
-            raise ValueError(f"{attribute} goes from 0 to {len(own) - 1}, got {position.tolist()}")
-        if orthogonal and parts:
-            _, strength, basis = torch.linalg.svd(torch.cat(parts), full_matrices=False)
-            basis = basis[strength > 1e-4 * strength[0]]
-            own = own - own @ basis.T @ basis
-        below = position.floor().long().clamp(max=max(0, len(own) - 2))
-        above = (below + 1).clamp(max=len(own) - 1)
-        return torch.lerp(own[below], own[above], (position - below)[:, None])
+        positions = positions.cpu().float()
+        for name, size, column in zip(self.attributes, self.sizes, positions.T, strict=True):
+            if not ((column >= 0) & (column <= size - 1)).all():
+                raise ValueError(f"{name} goes from 0 to {size - 1}, got {column.tolist()[:5]}")
+        shares = [
+            (1 - (column[:, None] - torch.arange(size)).abs()).clamp(min=0)  # one or two values have a share: (B, size)
+            for column, size in zip(positions.T, self.sizes, strict=True)
+        ]
+        place = self.mean + torch.cat(shares, dim=1) @ self.effects
+        return place + _products(shares) @ self.interplay if len(self.interplay) else place
+
+    def tell(self, z: Tensor) -> Tensor:
+        """Tell the value of each attribute of latent vectors, (B, D) -> (B, A) int64, on the CPU.
+
+        What the discriminants say is mended, an attribute at a time, until `place` comes as near to z as it can.
+        """
+        z = z.detach().cpu().float()
+        scores = (z - self.mean) @ self.scores.T + self.offsets
+        values = torch.stack([part.argmax(dim=1) for part in scores.split(self.sizes, dim=1)], dim=1)
+        if len(self.interplay):
+            values = torch.cat([self._mend(z[part], values[part]) for part in _chunks(len(z), MENDED_AT_ONCE)])
+        return values
+
+    def _mend(self, z: Tensor, values: Tensor) -> Tensor:
+        for index, size in [*enumerate(self.sizes)] * MENDING_ROUNDS:
+            tried = values.repeat(size, 1)  # every value of this attribute, the others as they are: (size * B, A)
+            tried[:, index] = torch.arange(size).repeat_interleave(len(z))
+            error = ((z.repeat(size, 1) - self.place(tried)) @ self.whiten.T).square().sum(dim=1).view(size, -1)
+            prior = _log_shares(self.shares.split(self.sizes)[index])
+            values[:, index] = (prior[:, None] - 0.5 * error).argmax(dim=0)
+        return values
 
     def turn(
         self,
         z: Tensor,
-        attribute: str,
-        to: Tensor | float,
-        since: Tensor | float | None = None,
+        to: Mapping[str, Tensor | float],
+        since: Tensor | None = None,
         *,
         orthogonal: bool = False,
     ) -> Tensor:
-        """Move latent vectors, (B, D), so that an attribute comes from one position to another: same shape, same device.
+        """Move latent vectors, (B, D), so that attributes come to other positions: same shape, same device.
 
-        to, since: positions on its slider, (B,) or one for all, see `effect`; None is the value that `tell` tells.
+        to: the attributes to turn, and where to, (B,) or one position for all; see `place`.
+        since: where all attributes stand before, (B, A); by default what `tell` tells.
+        orthogonal: leave out what lies along the effects of the attributes that are not turned. With more values than
+            latent dimensions in use, nothing may be left.
+        Raises ValueError on an unknown attribute or a position beyond its values.
         """
-        if since is None:
-            since = self.tell(z)[:, list(self.attributes).index(attribute)] if attribute in self.attributes else 0
-        ends = [torch.as_tensor(end, dtype=torch.float32).expand(len(z)) for end in (to, since)]
-        new, old = (self.effect(attribute, end, orthogonal=orthogonal) for end in ends)
-        return z + (new - old).to(z)
+        old = (self.tell(z) if since is None else since.cpu()).float()
+        new = old.clone()
+        turned = [self._index(name) for name in to]
+        for index, position in zip(turned, to.values(), strict=True):
+            new[:, index] = torch.as_tensor(position, dtype=torch.float32).cpu()
+        move = self.place(new) - self.place(old)
+        others = [part for index, part in enumerate(self.effects.split(self.sizes)) if index not in turned]
+        if orthogonal and others:
+            _, strength, basis = torch.linalg.svd(torch.cat(others), full_matrices=False)
+            basis = basis[strength > 1e-4 * strength[0]]
+            move = move - move @ basis.T @ basis
+        return z + move.to(z)
+
+    def _index(self, attribute: str) -> int:
+        if attribute not in self.attributes:
+            raise ValueError(f"there is no attribute {attribute!r}: choose one of {', '.join(self.attributes)}")
+        return list(self.attributes).index(attribute)
+
+
+def _pairs(sizes: Sequence[int]) -> list[int]:
+    """Count the pairs of values of each two attributes."""
+    return [a * b for a, b in itertools.combinations(sizes, 2)]
+
+
+def _products(shares: Sequence[Tensor]) -> Tensor:
+    """Multiply the shares of the values of each two attributes, A times (B, size) -> (B, P)."""
+    pairs = itertools.combinations(shares, 2)
+    return torch.cat([(a[:, :, None] * b[:, None, :]).flatten(1) for a, b in pairs], dim=1)
+
+
+def _chunks(count: int, size: int = CHUNK) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _ridge(columns: Callable[[slice], Tensor], blocks: list[int], y: Tensor) -> Tensor:
+    """Regress y, (N, D) of mean 0, on columns, of which a slice of rows is asked for at a time -> (columns, D).
+
+    In each block of columns one column of a row is 1 and the others are 0, so that an intercept can be shared out: the
+    answer is that of a block whose mean over rows is 0.
+    """
+    width = sum(blocks)
+    gram, target, total = y.new_zeros(width, width), y.new_zeros(width, y.shape[1]), y.new_zeros(width)
+    for part in _chunks(len(y)):
+        x = columns(part)
+        gram += x.T @ x
+        target += x.T @ y[part]
+        total = total + x.sum(dim=0)
+    gram -= torch.outer(total, total) / len(y)
+    answer = torch.linalg.solve(gram + RIDGE * torch.eye(len(gram), dtype=y.dtype), target)
+    shares = (total / len(y)).split(blocks)
+    return torch.cat([own - share @ own for own, share in zip(answer.split(blocks), shares, strict=True)])
+
+
+def _covariance(rest: Tensor) -> Tensor:
+    """Return the covariance of latent vectors, (N, D) of mean 0, made a little rounder -> (D, D)."""
+    covariance = rest.T @ rest / len(rest)
+    roundness = SHRINKAGE * covariance.diagonal().mean() + 1e-8
+    return covariance + roundness * torch.eye(len(covariance), dtype=rest.dtype)
+
+
+def _log_shares(shares: Tensor) -> Tensor:
+    """Return logarithms of shares; a value that no picture had is never told."""
+    return torch.where(shares > 0, shares, 1).log() - torch.where(shares > 0, 0.0, NEVER)
 
 
 def save_directions(directions: Directions, path: str | FilePath) -> None:
     """Write directions to a safetensors file; the names of attributes and values are JSON in the file's metadata."""
     _check_names(names := {name: list(values) for name, values in directions.attributes.items()})
+    latent_dim, pairs = directions.mean.shape[0], len(directions.interplay) > 0
     tensors = {
-        key: getattr(directions, key).detach().cpu().contiguous() for key in _shapes(directions.mean.shape[0], 1)
+        key: getattr(directions, key).detach().cpu().contiguous()
+        for key in _shapes(latent_dim, directions.sizes, pairs)
     }
-    description = {"latent_dim": directions.mean.shape[0], "attributes": names}
+    description = {"latent_dim": latent_dim, "attributes": names, "pairs": pairs}
     FilePath(path).write_bytes(save(tensors, metadata={"directions": json.dumps(description)}))
 
 
@@ -195,27 +290,32 @@ def load_directions(path: str | FilePath) -> Directions:
     """Load what `save_directions` wrote. Raises ValueError in one sentence if the file doesn't hold just that."""
 
     def build(description: Any) -> tuple[dict[str, list[str]], dict[str, Sequence[int]]]:
-        if not isinstance(description, dict) or set(description) != {"latent_dim", "attributes"}:
-            raise ValueError("they are described by latent_dim and attributes")
-        latent_dim, names = description["latent_dim"], description["attributes"]
+        if not isinstance(description, dict) or set(description) != {"latent_dim", "attributes", "pairs"}:
+            raise ValueError("they are described by latent_dim, attributes and pairs")
+        latent_dim, names, pairs = (description[key] for key in ("latent_dim", "attributes", "pairs"))
         if type(latent_dim) is not int or not 1 <= latent_dim <= 4096:
             raise ValueError(f"latent_dim should be a whole number from 1 to 4096, got {latent_dim!r:.100}")
         _check_names(names)
-        return names, _shapes(latent_dim, sum(map(len, names.values())))
+        if type(pairs) is not bool or (pairs and len(names) < 2):
+            raise ValueError(f"pairs should be true or false, and of two attributes at least, got {pairs!r:.100}")
+        return names, _shapes(latent_dim, [len(values) for values in names.values()], pairs)
 
     names, tensors = load_described(path, "directions", build)
-    if (tensors["std"] < 0).any():
-        raise ValueError(f"{path} holds no directions: std should not be negative")
+    if (tensors["std"] < 0).any() or (tensors["shares"] < 0).any():
+        raise ValueError(f"{path} holds no directions: std and shares should not be negative")
     return Directions(names, **tensors)
 
 
-def _shapes(latent_dim: int, values: int) -> dict[str, Sequence[int]]:
+def _shapes(latent_dim: int, sizes: Sequence[int], pairs: bool) -> dict[str, Sequence[int]]:
     return {
         "mean": (latent_dim,),
         "std": (latent_dim,),
-        "effects": (values, latent_dim),
-        "scores": (values, latent_dim),
-        "offsets": (values,),
+        "shares": (sum(sizes),),
+        "effects": (sum(sizes), latent_dim),
+        "interplay": (sum(_pairs(sizes)) if pairs else 0, latent_dim),
+        "whiten": (latent_dim, latent_dim),
+        "scores": (sum(sizes), latent_dim),
+        "offsets": (sum(sizes),),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import html
-import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vae.card import plain
 from vae.data import DATASETS, load_examples
 from vae.generate import latents
 from vae.hub import bundled_names, find_model, load_model, look_for, read_metrics
@@ -127,8 +127,7 @@ class Models:
         mse = test.get("mse") if isinstance(test, dict) else None
         known = isinstance(mse, float) and 0 <= mse <= 1
         line += f" · mean squared error on the test set {mse:.5f}" if known else ""
-        # It may be a stranger's text: no markup of it counts.
-        credit = re.sub(r"([\\`*_\[\]!#|~])", r"\\\1", html.escape(" ".join(config.attribution.split()), quote=False))
+        credit = plain(config.attribution)
         return line + (f"\n\n{credit}." if credit else "")
 
     def examples(self, name: str) -> list[tuple[Image.Image, str]]:

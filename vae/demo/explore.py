@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from vae.images import to_pil
 from vae.latent import principal_axes
 from vae.model import VAE
 
+MAX_SLIDERS, MAX_LISTED = 40, 12  # on the page, and values named at each
 AXES = 8  # sliders of a model that knows no attributes
 AXIS_SAMPLES = 2000  # draws from its prior that they are found by
 REACH = 3.0  # standard deviations to either side
@@ -40,36 +42,37 @@ def sliders(model: VAE, z: Tensor) -> list[Slider]:
     vary most.
     """
     if model.directions is None:
-        return [
-            Slider(f"axis {index + 1}", "", -REACH, REACH, 0.0) for index in range(min(AXES, model.config.latent_dim))
-        ]
+        count = min(AXES, model.config.latent_dim)
+        return [Slider(f"axis {index + 1}", "", -REACH, REACH, 0.0) for index in range(count)]
     told = model.directions.tell(z[None])[0].tolist()
     return [
-        Slider(name, " · ".join(values), 0, len(values) - 1, value)
+        Slider(name, _listed(values), 0, len(values) - 1, value)
         for (name, values), value in zip(model.directions.attributes.items(), told, strict=True)
-        if len(values) > 1
     ]
 
 
-def turn(model: VAE, z: Tensor, positions: Mapping[str, float]) -> Tensor:
-    """Move a latent vector, (D,), to where the sliders named stand: same shape.
+def _listed(values: Sequence[str]) -> str:
+    """Name values in a line, the last one instead of too many; gradio would take what is in a stranger's for Markdown."""
+    shown = [*values] if len(values) <= MAX_LISTED else [*values[: MAX_LISTED - 1], "…", values[-1]]
+    return re.sub(r"[\[\]()<>`*_#!|~$\\]", " ", " · ".join(shown))
+
+
+def turn(model: VAE, z: Tensor, described: Sequence[Slider], positions: Mapping[str, float]) -> Tensor:
+    """Move a latent vector, (D,), for which `sliders` described how they stand, to where those named stand: same shape.
 
     Raises ValueError if there is no such slider or it doesn't go so far.
     """
     if not isinstance(positions, Mapping):
         raise ValueError(f"positions must be a table of sliders and where they stand, got {positions!r:.100}")
-    known = {slider.name: slider for slider in sliders(model, z)}
-    moved = z[None]
-    for name, position in positions.items():
+    known = {slider.name: slider for slider in described}
+    for name in positions:
         if name not in known:
             raise ValueError(f"there is no slider {name!r}: choose from {', '.join(known)}")
-        slider = known[name]
-        to = number(position, name, slider.low, slider.high)
-        if model.directions is not None:
-            moved = model.directions.turn(moved, name, to, slider.start)
-        else:
-            moved = moved + to * axes(model)[list(known).index(name)].to(z)
-    return moved[0]
+    to = {name: number(value, name, known[name].low, known[name].high) for name, value in positions.items()}
+    if model.directions is not None:
+        return model.directions.turn(z[None], to, torch.tensor([[slider.start for slider in described]]))[0]
+    moved = torch.tensor([to.get(name, 0.0) for name in known])
+    return z + (moved @ axes(model)).to(z)
 
 
 @lru_cache(maxsize=16)  # not anew at every slide
@@ -78,12 +81,20 @@ def axes(model: VAE) -> Tensor:
     return principal_axes(model.prior.sample(AXIS_SAMPLES, torch.Generator().manual_seed(0)), AXES)
 
 
+@lru_cache(maxsize=256)  # nor what the sliders stand at before
+def begin(model: VAE, picture: str | None, seed: int) -> tuple[Tensor, list[Slider]]:
+    """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed, and its sliders."""
+    z = end_point(model, picture, seed)
+    return z, sliders(model, z)
+
+
 def explore(model: VAE, picture: str | None, seed: int, positions: Mapping[str, float]) -> Image.Image:
     """Return the picture in a file, or where there is none that of a seed, with attributes turned to positions.
 
     Raises ValueError if the picture can't be read or a number is out of its range.
     """
-    return to_pil(decode(model, turn(model, end_point(model, picture, seed), positions)[None])[0])
+    z, described = begin(model, picture, seed)
+    return to_pil(decode(model, turn(model, z, described, positions)[None])[0])
 
 
 def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
@@ -119,11 +130,12 @@ def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
         changes = [model.change, picture.change, seed.change, resets.change]
 
         def lay_out_sliders(name: str, picture: str | None, seed: int, resets: int) -> None:
-            described = sliders(models[name], end_point(models[name], picture, seed))
+            _, described = begin(models[name], picture, seed)
             laid_out: list[gr.Slider] = []
-            for row in range(0, len(described), 2):
+            shown = [slider for slider in described if slider.low < slider.high][:MAX_SLIDERS]
+            for row in range(0, len(shown), 2):
                 with gr.Row():
-                    for slider in described[row : row + 2]:
+                    for slider in shown[row : row + 2]:
                         laid_out.append(
                             gr.Slider(
                                 slider.low,
@@ -140,7 +152,7 @@ def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
                         )
 
             def show(*positions: float) -> Image.Image:
-                names = [slider.name for slider in described]
+                names = [slider.name for slider in shown]
                 return explore(models[name], picture, seed, dict(zip(names, positions, strict=True)))
 
             moved = [slider.input for slider in laid_out]
