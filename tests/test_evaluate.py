@@ -29,7 +29,7 @@ from vae.evaluate import (
 )
 from vae.hub import load_model, read_metrics
 from vae.images import to_unit
-from vae.latent import Directions
+from vae.latent import AttributePrior, Directions
 from vae.metrics import ssim
 from vae.model import DiagonalGaussian
 
@@ -79,7 +79,7 @@ def test_figures_that_are_written_are_found_to_be_so_when_checked(
     assert generation["training-pictures"]["frechet"] < generation["standard-normal"]["frechet"]
     best = max(metrics["priors"].values(), key=lambda row: row["held_out"])
     assert generation["prior"]["frechet"] == best["frechet"]
-    assert load_prior(folder / "prior.safetensors").latent_dim == 6
+    assert load_model(folder).prior.latent_dim == 6
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| new pictures from the fitted prior | {best['frechet']:.3f} ± " in card
     assert "two rows of the same seeds from the fitted prior](samples.png)" in card
@@ -115,6 +115,21 @@ def test_attributes_are_measured_and_checked(folder: Path, capsys: pytest.Captur
     assert "claims of test, likelihood, latents, generation, attributes was found" in capsys.readouterr().out
     main(str(folder), **FEW)  # and measuring leaves it as it is
     assert json.loads((folder / "metrics.json").read_text())["attributes"] == measured
+
+
+def test_labels_can_be_the_prior(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(str(folder), **FEW, fit_prior=True, prior="attributes", fit_directions=True, write=True)
+    model = load_model(folder)
+    assert isinstance(model.prior, AttributePrior)
+    assert model.directions is model.prior.directions
+    assert not (folder / "prior.safetensors").exists()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["generation"]["prior"]["frechet"] == metrics["priors"]["attributes"]["frechet"]
+    assert "the fitted prior" in (folder / "README.md").read_text(encoding="utf-8")
+    main(str(folder), **FEW, check=True)
+    assert "was found to be so" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="are its prior: --fit-prior --prior attributes fits both"):
+        main(str(folder), **FEW, fit_directions=True)
 
 
 def test_attributes_of_other_data_are_not_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,10 +265,12 @@ def test_the_prior_that_fits_best_comes_first_and_tightens_the_bounds() -> None:
     model = small_model()
     with torch.no_grad():
         model.encoder.mean.bias.add_(3)
-    images = load_examples("mnist").images
-    rows = fit_priors(model, images, components=(1, 3))
+    pictures = load_examples("mnist")
+    images = pictures.images
+    rows = fit_priors(model, pictures, components=(1, 3))
     assert [row.held_out for row in rows] == sorted((row.held_out for row in rows), reverse=True)
-    assert {row.name for row in rows} == {"mixture-1", "mixture-3", "flow"}
+    assert {row.name for row in rows} == {"mixture-1", "mixture-3", "flow", "attributes"}
+    assert len(fit_priors(model, Pictures(images, torch.empty(240, 0, dtype=torch.int64), {}), components=())) == 1
     single = next(row.prior for row in rows if row.name == "mixture-1")
     assert isinstance(single, GaussianMixture)
     z = encode(model, images[:-24]).sample(torch.Generator().manual_seed(0))

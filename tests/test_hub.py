@@ -12,7 +12,7 @@ from vae import VAE, GaussianMixture, StandardNormal, VAEConfig, generate, save_
 from vae.card import model_card
 from vae.data import DATASETS
 from vae.hub import LATENTS, bundled_names, load_model, read_metrics, save_model, write
-from vae.latent import Directions, save_directions
+from vae.latent import AttributePrior, Directions, save_directions
 from vae.loss import overall_scale
 
 
@@ -92,6 +92,15 @@ def test_directions_go_with_the_model_and_leave_with_it(model: VAE, tmp_path: Pa
     loaded = VAE.from_pretrained(tmp_path)
     assert loaded.directions is not None
     assert torch.equal(loaded.directions.turn(z, {"beard": 1}), model.directions.turn(z, {"beard": 1}))
+    model.prior = AttributePrior(model.directions)
+    model.save_pretrained(tmp_path)
+    again = VAE.from_pretrained(tmp_path)
+    assert isinstance(again.prior, AttributePrior)
+    assert torch.equal(generate(again, [1, 2]), generate(model, [1, 2]))
+    assert not (tmp_path / "prior.safetensors").exists()
+    model.prior = StandardNormal(6)
+    model.save_pretrained(tmp_path)
+    assert isinstance(VAE.from_pretrained(tmp_path).prior, StandardNormal)
     save_directions(Directions.fit(z[:, :5], (z[:, :1] > 0).long(), {"beard": ("no", "yes")}), tmp_path / LATENTS)
     with pytest.raises(ValueError, match="has 5 dimensions, and the latent vectors of its model 6"):
         load_model(tmp_path)

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from torch.nn import functional as F
 
 import vae.latent
 from vae.latent import (
     RIDGE,
+    AttributePrior,
     Directions,
     Path,
     interpolate,
@@ -221,6 +223,43 @@ def test_labels_that_do_not_fit_are_refused(change: int, attributes: dict[str, t
         Directions.fit(z, labels + change, attributes)
 
 
+def test_labels_draw_latents_like_those_they_were_fitted_to() -> None:
+    z, labels, _ = labelled(20_000, noise=0.3, twist=1.0)
+    pair = {"size": ATTRIBUTES["size"], "colour": ATTRIBUTES["colour"]}
+    labels[:, 1] = labels[torch.randperm(len(z), generator=torch.Generator().manual_seed(1)), 1]  # go together no more
+    z = Directions.fit(z, labelled(20_000)[1][:, :2], pair).place(labels[:, :2])
+    z = z + 0.3 * torch.randn(z.shape, generator=torch.Generator().manual_seed(2))
+    prior = AttributePrior(Directions.fit(z, labels[:, :2], pair))
+    drawn = prior.sample(20_000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.mean(0), z.mean(0), atol=0.05, rtol=0)
+    torch.testing.assert_close(torch.cov(drawn.T), torch.cov(z.T), atol=0.08, rtol=0)
+    told = prior.directions.tell(drawn)
+    for column, size in ((0, 3), (1, 2)):
+        shares = [F.one_hot(values[:, column], size).float().mean(0) for values in (told, labels)]
+        torch.testing.assert_close(*shares, atol=0.02, rtol=0)
+    cold = prior.sample(500, torch.Generator().manual_seed(0), temperature=0.0)
+    torch.testing.assert_close(cold, prior.directions.place(prior.directions.tell(cold)))
+    eps = torch.randn(20, 8, generator=torch.Generator().manual_seed(3))
+    alone = torch.cat([prior.from_noise(row[None]) for row in eps])
+    torch.testing.assert_close(alone, prior.from_noise(eps), atol=1e-5, rtol=0)
+
+    # Its density is that of the mixture of all combinations, seen from just below.
+    directions = prior.directions
+    every = torch.cartesian_prod(torch.arange(3), torch.arange(2))
+    weights = torch.outer(directions.shares[:3], directions.shares[3:]).flatten()
+    scale = torch.linalg.inv(directions.whiten)
+    exact = MixtureSameFamily(Categorical(weights), MultivariateNormal(directions.place(every), scale_tril=scale))
+    difference = exact.log_prob(drawn) - prior.log_prob(drawn)
+    assert difference.min() > -1e-3
+    assert difference.mean() < 0.1
+
+
+def test_fewer_numbers_than_attributes_draw_nothing() -> None:
+    z, labels, _ = labelled(100)
+    with pytest.raises(ValueError, match="3 attributes can't be drawn from 2 numbers"):
+        AttributePrior(Directions.fit(z[:, :2], labels, ATTRIBUTES))
+
+
 @pytest.mark.parametrize("count", [4000, 10])
 def test_directions_come_back_from_a_file(tmp_path: FilePath, count: int) -> None:
     z, labels, _ = labelled(count)
@@ -234,7 +273,7 @@ def test_directions_come_back_from_a_file(tmp_path: FilePath, count: int) -> Non
 @pytest.mark.parametrize(
     ("changes", "names", "sentence"),
     [
-        ({}, {"latent_dim": 8}, "described by latent_dim, attributes and pairs"),
+        ({}, {"latent_dim": 8}, "described by latent_dim, attributes, pairs, draws"),
         ({}, {"latent_dim": 9}, "mean should be F32 [9]"),
         ({}, {"attributes": {"a": ["x"]}}, "shares should be F32 [1]"),
         ({}, {"attributes": {"a": ["x", "y\n"]}}, "names should have 1 to 100 letters"),
@@ -244,7 +283,10 @@ def test_directions_come_back_from_a_file(tmp_path: FilePath, count: int) -> Non
         ({}, {"latent_dim": 10**9}, "latent_dim should be a whole number"),
         ({}, {"pairs": 1}, "pairs should be true or false"),
         ({}, {"pairs": True}, "pairs should be true or false, and of two attributes at least"),
+        ({}, {"draws": None}, "draws should be true or false"),
         ({"effects": torch.full((2, 8), torch.nan)}, {}, "values in effects are not finite"),
+        ({"whiten": torch.ones(8, 8)}, {}, "whiten should be invertible"),
+        ({"shares": torch.ones(2)}, {}, "the shares of an attribute's values should sum to 1"),
         ({"shares": torch.tensor([-1.0, 2.0])}, {}, "std and shares should not be negative"),
         ({"more": torch.zeros(1)}, {}, "and no other tensors"),
     ],
@@ -259,7 +301,7 @@ def test_a_strangers_file_must_hold_directions_to_the_letter(
         "whiten": torch.eye(8),
         "interplay": torch.ones(0, 8),
     }
-    description = {"latent_dim": 8, "attributes": {"a": ["x", "y"]}, "pairs": False}
+    description = {"latent_dim": 8, "attributes": {"a": ["x", "y"]}, "pairs": False, "draws": False}
     if names != {"latent_dim": 8}:
         description |= names
     else:

@@ -1,8 +1,8 @@
 """Variational autoencoders of pictures, to read, to train and to play with.
 
 Read the modules in this order: `model` (encoder, reparameterization trick, decoder), `loss` (reconstruction and KL),
-`train.py` (the loop), `generate` (new pictures), `prior` (where they come from), `latent` (walks between them), `demo`
-(the page).
+`train.py` (the loop), `generate` (new pictures), `prior` (where they come from), `latent` (walks between them, and towards
+what labels say), `demo` (the page).
 
     from vae import VAE, generate
     model = VAE.from_pretrained("fashion-mnist")
@@ -10,11 +10,14 @@ Read the modules in this order: `model` (encoder, reparameterization trick, deco
 """
 
 from vae.generate import generate, reconstruct
+from vae.latent import AttributePrior, Directions
 from vae.model import VAE, VAEConfig
 from vae.prior import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
 
 __all__ = [
     "VAE",
+    "AttributePrior",
+    "Directions",
     "Flow",
     "GaussianMixture",
     "StandardNormal",

@@ -34,9 +34,7 @@ def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], files: Col
 
     if not metrics:
         data = ModelCardData(**_DATA)
-        return f"---\n{data.to_yaml()}\n---\n\n# A variational autoencoder\n\n" + _use(
-            name, config, files, bool(metrics)
-        )
+        return f"---\n{data.to_yaml()}\n---\n\n# A variational autoencoder\n\n" + _use(name, config, files, metrics)
     try:
         title = DATASETS[metrics["dataset"]].title
         data = ModelCardData(**_DATA, **_results(name, config, metrics))
@@ -46,7 +44,7 @@ def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], files: Col
 
 # A variational autoencoder of {title}
 
-{_use(name, config, files, bool(metrics))}
+{_use(name, config, files, metrics)}
 {_measured(name, config, metrics, files)}"""
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"the metrics of {name} are not what train.py writes ({error!r}): train it again") from error
@@ -89,11 +87,12 @@ def _results(name: str, config: VAEConfig, metrics: dict[str, Any]) -> dict[str,
     return known | {"model_name": name, "eval_results": results, "metrics": [result.metric_type for result in results]}
 
 
-def _use(name: str, config: VAEConfig, files: Collection[str], measured: bool) -> str:
+def _use(name: str, config: VAEConfig, files: Collection[str], metrics: dict[str, Any]) -> str:
     """Show what the model does, and the three lines that make it do so."""
     caption = "Pictures decoded from N(0, I), seeds 0 to 31"
-    if measured:
-        fitted = ", two rows of the same seeds from the fitted prior" if PRIOR in files else ""
+    is_fitted = PRIOR in files or "prior" in (metrics.get("generation") or {})
+    if metrics:
+        fitted = ", two rows of the same seeds from the fitted prior" if is_fitted else ""
         caption = (
             "Rows from the top: test pictures, their reconstructions from the posterior mean, two rows of pictures "
             f"decoded from N(0, I), seeds 0 to 31{fitted}"
@@ -110,7 +109,7 @@ pictures = generate(model, seeds=range(16))  # (16, {config.channels}, {config.i
 A picture of {config.channels}×{config.image_size}×{config.image_size} becomes {config.latent_dim} numbers and comes back.
 
 Limits: it knows only pictures like those that it was trained on, and makes of any other the nearest that it knows;
-pictures decoded from N(0, I) are softer and odder than reconstructions{", those from the fitted prior hardly" if PRIOR in files else ""}.
+pictures decoded from N(0, I) are softer and odder than reconstructions{", those from the fitted prior hardly" if is_fitted else ""}.
 {credit}"""
 
 

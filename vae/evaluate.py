@@ -24,19 +24,18 @@ from vae.generate import generate, reconstruct
 from vae.hub import (
     BUNDLED,
     CARD,
-    LATENTS,
     METRICS,
-    PRIOR,
     bundled_names,
     find_model,
     is_folder,
     load_model,
     read_metrics,
+    save_model,
     write_json,
 )
 from vae.hub import write as write_whole
 from vae.images import enlarge, grid, to_unit
-from vae.latent import Directions, save_directions
+from vae.latent import AttributePrior, Directions
 from vae.loss import SPECTRAL_TILT, elbo, mean_error, optimal_log_scale, overall_scale
 from vae.metrics import (
     active_units,
@@ -50,7 +49,7 @@ from vae.metrics import (
     ssim,
 )
 from vae.model import VAE, DiagonalGaussian
-from vae.prior import Flow, GaussianMixture, Prior, StandardNormal, save_prior
+from vae.prior import Flow, GaussianMixture, Prior, StandardNormal
 
 CHUNK = 500
 COLUMNS = 16  # pictures in a row of samples.png
@@ -250,13 +249,13 @@ def num_held_out(images: Tensor) -> int:
     return min(MAX_HELD_OUT, math.ceil(len(images) / 10))
 
 
-def fit_priors(model: VAE, images: Tensor, components: Iterable[int] = (100, 200, 300)) -> list[FittedPrior]:
-    """Fit mixtures and a flow to where the encoder puts training pictures, (N, C, H, W) uint8: the best comes first.
+def fit_priors(model: VAE, pictures: Pictures, components: Iterable[int] = (100, 200, 300)) -> list[FittedPrior]:
+    """Fit mixtures and a flow to where the encoder puts training pictures: the best comes first.
 
-    The last pictures, which train.py holds out, are held out here, too, to choose by.
+    Where pictures have labels, a mixture of all that labels can say, too. The last pictures, which train.py holds out, are held out here, too, to choose by.
     """
-    posterior = encode(model, images)
-    unseen = num_held_out(images)
+    posterior = encode(model, pictures.images)
+    unseen = num_held_out(pictures.images)
     generator = torch.Generator().manual_seed(0)
     draws = [posterior.sample(generator) for _ in range(FLOW_DRAWS)]
     z, test = draws[0][:-unseen], draws[0][-unseen:]
@@ -266,6 +265,9 @@ def fit_priors(model: VAE, images: Tensor, components: Iterable[int] = (100, 200
             fits[f"mixture-{k}"] = partial(GaussianMixture.fit, z, k)
     if z.shape[1] > 1:
         fits["flow"] = partial(Flow.fit, torch.cat([draw[:-unseen] for draw in draws]))
+    if 0 < len(pictures.attributes) <= z.shape[1]:
+        labels = pictures.labels[:-unseen]
+        fits["attributes"] = lambda: AttributePrior(Directions.fit(z, labels, pictures.attributes))
     fitted = []
     for name, fit in fits.items():
         began = time.monotonic()
@@ -398,7 +400,7 @@ def main(
     features: str | None = None,
     fit_prior: bool = False,
     fit_directions: bool = False,
-    prior: Literal["mixture-100", "mixture-200", "mixture-300", "flow"] | None = None,
+    prior: Literal["mixture-100", "mixture-200", "mixture-300", "flow", "attributes"] | None = None,
     write: bool = False,
     check: bool = False,
 ) -> None:
@@ -415,8 +417,8 @@ def main(
         features: What pictures are compared by: avatars, mnist or fashion-mnist, the classifiers that come with the
             package, or inception, the usual network for photographs (it needs torchmetrics, torch-fidelity and a download). By
             default the classifier of the dataset, if it has one.
-        fit_prior: Fit mixtures and a flow to the encoded training pictures, and take for the model's prior the one that
-            makes held-out pictures' latents most likely.
+        fit_prior: Fit mixtures and a flow to the encoded training pictures and, where they have labels, a mixture of all
+            that these can say; take for the model's prior the one that makes held-out pictures' latents most likely.
         fit_directions: Fit directions to all encoded training pictures and their labels, instead of the few that train.py
             looks at.
         prior: With --fit-prior, take this one instead: the likeliest need not give the best pictures.
@@ -454,17 +456,22 @@ def main(
         chosen = None  # no features of black and white pictures come with the package
     network = load_features(chosen) if chosen else None
 
-    fitted = fit_priors(loaded, train.images) if fit_prior else []
+    fitted = fit_priors(loaded, train) if fit_prior else []
     taken = next((row for row in fitted if prior in (None, row.name)), None)
     if taken:
         loaded.prior = taken.prior
     elif prior:
-        raise ValueError(f"there is no {prior} to take: it needs --fit-prior and more pictures than components")
-    directions = directions_of(loaded, train) if fit_directions else None
-    if directions is not None:
-        loaded.directions = directions
+        raise ValueError(
+            f"there is no {prior} to take: it needs --fit-prior, and more pictures than components, or labels"
+        )
+    if isinstance(loaded.prior, AttributePrior):
+        if fit_directions and not taken:
+            raise ValueError(f"the directions of {model} are its prior: --fit-prior --prior attributes fits both")
+        loaded.directions = loaded.prior.directions
     elif fit_directions:
-        raise ValueError(f"there are no directions to fit: the pictures of {name} have no labels")
+        loaded.directions = directions_of(loaded, train)
+        if loaded.directions is None:
+            raise ValueError(f"there are no directions to fit: the pictures of {name} have no labels")
     results: dict[str, Any] = {"dataset": name}
 
     def report(block: str, figures: dict[str, Any]) -> None:
@@ -515,10 +522,8 @@ def main(
             sys.exit("\n".join(wrong))
         print(f"all that {METRICS} claims of {', '.join(claimed)} was found to be so")
     if write:
-        if taken:
-            write_whole(folder / PRIOR, lambda path: save_prior(loaded.prior, path))
-        if directions is not None:
-            write_whole(folder / LATENTS, partial(save_directions, directions))
+        if taken or fit_directions:
+            save_model(loaded, folder)
         write_whole(folder / SAMPLES, draw_samples(loaded, test.images).save)
         sheet = grid(generate(loaded, range(SHEET)))
         write_whole(folder / GENERATED, enlarge(sheet, max(SHEET_SIDE, *sheet.size)).save)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from safetensors.torch import load_file, save
 from vae.card import CURVES, GENERATED, PRIOR, SAMPLES, model_card
 from vae.generate import generate
 from vae.images import enlarge, grid
-from vae.latent import load_directions, save_directions
+from vae.latent import AttributePrior, load_directions, save_directions
 from vae.model import VAE, VAEConfig
 from vae.prior import MAX_NUMBERS, StandardNormal, load_prior, save_prior
 
@@ -334,6 +335,8 @@ def load_model(name: str | Path, **hub_options: Any) -> VAE:
                 f"{folder / LATENTS} has {len(model.directions.mean)} dimensions, and the latent vectors of its model "
                 f"{model.config.latent_dim}"
             )
+        if model.directions.draws:
+            model.prior = AttributePrior(model.directions)
     model.origin = folder
     return model.eval()
 
@@ -369,11 +372,15 @@ def save_model(model: VAE, folder: str | Path) -> None:
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write(folder / WEIGHTS, lambda path: path.write_bytes(save(tensors, metadata={"format": "pt"})))
     write_json(folder / CONFIG, vars(model.config))
-    if isinstance(model.prior, StandardNormal):
+    directions, prior = model.directions, model.prior
+    if isinstance(prior, AttributePrior):  # which is what its directions say
+        directions = dataclasses.replace(prior.directions, draws=True)
+    elif directions is not None:
+        directions = dataclasses.replace(directions, draws=False)
+    if isinstance(prior, StandardNormal | AttributePrior):
         (folder / PRIOR).unlink(missing_ok=True)
     else:
-        write(folder / PRIOR, lambda path: save_prior(model.prior, path))
-    directions = model.directions
+        write(folder / PRIOR, lambda path: save_prior(prior, path))
     if directions is None:
         (folder / LATENTS).unlink(missing_ok=True)
     else:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from vae.prior import load_described
+from vae.prior import Prior, StandardNormal, draw_component, load_described
 
 Path = Literal["slerp", "lerp"]
 
@@ -98,6 +98,7 @@ class Directions:
         attribute, or too few pictures to tell.
     whiten: a matrix, (D, D), that makes N(0, I) of what all these leave unexplained.
     scores, offsets: of the linear discriminants that tell the value of an attribute from a latent vector, (V, D), (V,).
+    draws: whether `AttributePrior` of these is the prior of the model.
     """
 
     attributes: Mapping[str, Sequence[str]]
@@ -109,6 +110,7 @@ class Directions:
     whiten: Tensor
     scores: Tensor
     offsets: Tensor
+    draws: bool = False
 
     @property
     def sizes(self) -> list[int]:
@@ -228,6 +230,44 @@ class Directions:
         return list(self.attributes).index(attribute)
 
 
+class AttributePrior(Prior):
+    """A mixture with a Gaussian for every combination of values, however many there are: what labels know of the latents.
+
+    The value of each attribute is drawn by its share, as if they had nothing to do with each other, then a latent vector
+    around the place of such pictures. Temperature multiplies the noise around the place, and leaves the choice of it
+    alone.
+    """
+
+    def __init__(self, directions: Directions) -> None:
+        super().__init__()
+        self.latent_dim, self.directions = len(directions.mean), directions
+        if self.latent_dim < len(directions.sizes):
+            raise ValueError(f"{len(directions.sizes)} attributes can't be drawn from {self.latent_dim} numbers")
+
+    def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
+        directions, eps = self.directions, eps.cpu()
+        values, noise = [], [eps[:, len(directions.sizes) :]]
+        for own, shares in zip(eps.T, directions.shares.split(directions.sizes), strict=False):
+            value, rest = draw_component(own, shares)
+            values.append(value)
+            noise.append(rest[:, None])
+        place = directions.place(torch.stack(values, dim=1))
+        return place + temperature * torch.linalg.solve(directions.whiten, torch.cat(noise, dim=1).T).T
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Compute log p(z) in nats, (B, D) -> (B,): a lower bound, of the likeliest combination alone.
+
+        The others add next to nothing where pictures that differ in a value lie apart.
+        """
+        directions = self.directions
+        values = directions.tell(z)
+        picked = zip(values.T, directions.shares.split(directions.sizes), strict=True)
+        log_share = torch.stack([_log_shares(shares)[value] for value, shares in picked]).sum(dim=0)
+        white = (z.cpu().float() - directions.place(values)) @ directions.whiten.T
+        log_det = torch.linalg.slogdet(directions.whiten).logabsdet
+        return (log_share + StandardNormal().log_prob(white) + log_det).to(z.device)
+
+
 def _pairs(sizes: Sequence[int]) -> list[int]:
     """Count the pairs of values of each two attributes."""
     return [a * b for a, b in itertools.combinations(sizes, 2)]
@@ -282,28 +322,37 @@ def save_directions(directions: Directions, path: str | FilePath) -> None:
         key: getattr(directions, key).detach().cpu().contiguous()
         for key in _shapes(latent_dim, directions.sizes, pairs)
     }
-    description = {"latent_dim": latent_dim, "attributes": names, "pairs": pairs}
+    description = {"latent_dim": latent_dim, "attributes": names, "pairs": pairs, "draws": directions.draws}
     FilePath(path).write_bytes(save(tensors, metadata={"directions": json.dumps(description)}))
 
 
 def load_directions(path: str | FilePath) -> Directions:
     """Load what `save_directions` wrote. Raises ValueError in one sentence if the file doesn't hold just that."""
 
-    def build(description: Any) -> tuple[dict[str, list[str]], dict[str, Sequence[int]]]:
-        if not isinstance(description, dict) or set(description) != {"latent_dim", "attributes", "pairs"}:
-            raise ValueError("they are described by latent_dim, attributes and pairs")
-        latent_dim, names, pairs = (description[key] for key in ("latent_dim", "attributes", "pairs"))
+    def build(description: Any) -> tuple[tuple[dict[str, list[str]], bool], dict[str, Sequence[int]]]:
+        keys = "latent_dim", "attributes", "pairs", "draws"
+        if not isinstance(description, dict) or set(description) != set(keys):
+            raise ValueError(f"they are described by {', '.join(keys)}")
+        latent_dim, names, pairs, draws = (description[key] for key in keys)
         if type(latent_dim) is not int or not 1 <= latent_dim <= 4096:
             raise ValueError(f"latent_dim should be a whole number from 1 to 4096, got {latent_dim!r:.100}")
         _check_names(names)
         if type(pairs) is not bool or (pairs and len(names) < 2):
             raise ValueError(f"pairs should be true or false, and of two attributes at least, got {pairs!r:.100}")
-        return names, _shapes(latent_dim, [len(values) for values in names.values()], pairs)
+        if type(draws) is not bool or (draws and latent_dim < len(names)):
+            raise ValueError(
+                f"draws should be true or false, and of at most {latent_dim} attributes, got {draws!r:.100}"
+            )
+        return (names, draws), _shapes(latent_dim, [len(values) for values in names.values()], pairs)
 
-    names, tensors = load_described(path, "directions", build)
+    (names, draws), tensors = load_described(path, "directions", build)
     if (tensors["std"] < 0).any() or (tensors["shares"] < 0).any():
         raise ValueError(f"{path} holds no directions: std and shares should not be negative")
-    return Directions(names, **tensors)
+    if torch.linalg.slogdet(tensors["whiten"]).sign == 0:
+        raise ValueError(f"{path} holds no directions: whiten should be invertible")
+    if any(abs(own.sum() - 1) > 1e-3 for own in tensors["shares"].split([len(values) for values in names.values()])):
+        raise ValueError(f"{path} holds no directions: the shares of an attribute's values should sum to 1")
+    return Directions(names, **tensors, draws=draws)
 
 
 def _shapes(latent_dim: int, sizes: Sequence[int], pairs: bool) -> dict[str, Sequence[int]]:

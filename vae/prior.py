@@ -91,14 +91,8 @@ class GaussianMixture(Prior):
         self.register_buffer("scale_tril", torch.eye(latent_dim).repeat(components, 1, 1))
 
     def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
-        # The first number of a row, as a quantile, picks the component. Where in its component's share it fell is
-        # uniform and independent of the choice: made normal again, it serves as noise, and no second draw is needed.
         eps = eps.to(self.means.device)
-        ends = self.weights.cumsum(0)  # (K,)
-        quantile = torch.special.ndtr(eps[:, 0].contiguous())  # (B,)
-        k = torch.searchsorted(ends, quantile).clamp(max=self.components - 1)  # (B,)
-        within = 1 - (ends[k] - quantile) / self.weights[k]  # (B,) in [0, 1] but for rounding
-        first = torch.special.ndtri(within.clamp(1e-6, 1 - 1e-6))  # within 4.8 standard deviations
+        k, first = draw_component(eps[:, 0], self.weights)
         eps = torch.cat([first[:, None], eps[:, 1:]], dim=1)
         return self.means[k] + temperature * (self.scale_tril[k] @ eps[:, :, None])[:, :, 0]
 
@@ -129,6 +123,19 @@ class GaussianMixture(Prior):
         prior.means.copy_(torch.from_numpy(fitted.means_))
         prior.scale_tril.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_).double()))
         return prior
+
+
+def draw_component(eps: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw one of K components by standard normal noise, (B,), and weights, (K,): its index and what noise is left, (B,).
+
+    The number, as a quantile, picks the component. Where in the component's share it fell is uniform and independent of the
+    choice: made normal again, it serves as noise, and no second draw is needed.
+    """
+    ends = weights.cumsum(0)  # (K,)
+    quantile = torch.special.ndtr(eps.contiguous())  # (B,)
+    k = torch.searchsorted(ends, quantile).clamp(max=len(weights) - 1)  # (B,)
+    within = 1 - (ends[k] - quantile) / weights[k].clamp(min=1e-12)  # (B,) in [0, 1] but for rounding
+    return k, torch.special.ndtri(within.clamp(1e-6, 1 - 1e-6))  # within 4.8 standard deviations
 
 
 class Coupling(nn.Module):
