@@ -131,9 +131,10 @@ class Directions:
             raise ValueError(
                 f"labels of shape {(*labels.shape,)} don't fit {len(z)} latents and {len(sizes)} attributes"
             )
+        labels = labels.cpu()
         if (labels < 0).any() or (labels >= torch.tensor(sizes)).any():
             raise ValueError(f"labels from {labels.min()} to {labels.max()} don't fit attributes of {sizes} values")
-        z, one_hot = z.cpu().double(), [F.one_hot(labels[:, a].cpu(), size).double() for a, size in enumerate(sizes)]
+        z, one_hot = z.cpu().double(), [F.one_hot(labels[:, a], size).double() for a, size in enumerate(sizes)]
         mean, shares = z.mean(dim=0), torch.cat([own.mean(dim=0) for own in one_hot])
         rest = z - mean
         effects = _ridge(lambda part: torch.cat([own[part] for own in one_hot], dim=1), sizes, rest)
@@ -149,8 +150,17 @@ class Directions:
             centre = own.T @ (z - mean) / own.sum(0).clamp(min=1)[:, None]  # of each value's pictures, (values, D)
             scores.append(torch.linalg.solve(_covariance(z - mean - own @ centre), centre.T).T)
             offsets.append(_log_shares(share) - 0.5 * (scores[-1] * centre).sum(dim=1))
-        tensors = (mean, z.std(0), shares, effects, interplay, whiten, torch.cat(scores), torch.cat(offsets))
-        return cls(attributes, *(tensor.float() for tensor in tensors))
+        return cls(
+            attributes,
+            mean=mean.float(),
+            std=z.std(dim=0).float(),
+            shares=shares.float(),
+            effects=effects.float(),
+            interplay=interplay.float(),
+            whiten=whiten.float(),
+            scores=torch.cat(scores).float(),
+            offsets=torch.cat(offsets).float(),
+        )
 
     def means(self, attribute: str) -> Tensor:
         """Return where pictures of each value of an attribute lie that are else as on average, (values, D), on the CPU."""
