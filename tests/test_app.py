@@ -397,7 +397,7 @@ def test_a_page_shows_the_bundled_models_when_the_hub_is_gone(browser: Browser, 
         page.goto(address)
         expect(page.locator("#notice")).to_contain_text("the Hub can't be reached", timeout=LOADING)
         expect(page.locator("#notice")).to_contain_text("The models shown here come with the page")
-        expect(page.locator("#description")).to_contain_text("Fashion-MNIST", timeout=LOADING)
+        expect(page.locator("#description")).to_contain_text("Avatars", timeout=LOADING)
         page.get_by_label("fashion", exact=True).check()
         expect(page.locator(".toast-body").first).to_contain_text("the Hub can't be reached", timeout=LOADING)
         page.screenshot(path=os.environ.get("SCREENSHOT", str(tmp_path / "page.png")))

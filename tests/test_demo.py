@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_model
+from gradio.processing_utils import save_file_to_cache, save_pil_to_cache
 from PIL import Image
 from torch import Tensor
 
 import app
 from vae import VAE, StandardNormal, generate, reconstruct
-from vae.demo import MAX_SEED, Models, in_one_sentence
+from vae.demo import MAX_SEED, Models, in_one_sentence, keep, output
 from vae.demo.explore import AXES, explore, sliders, turn
 from vae.demo.generate import MAX_PICTURES, new_pictures
 from vae.demo.interpolate import MAX_STEPS, walk
@@ -356,6 +357,23 @@ def test_bundled_models_have_ten_labelled_examples(name: str) -> None:
     examples = Models([name]).examples(name)
     assert len({label for _, label in examples}) == 10
     assert {picture.size for picture, _ in examples} == {(28, 28)}
+
+
+def test_a_picture_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    """It is the file that gradio would write, and the one that it hands out."""
+    picture = Image.new("RGB", (64, 64), "red")
+    path = Path(keep(picture, str(tmp_path)))
+    assert str(path) == save_file_to_cache(path, str(tmp_path))
+    assert str(path) == save_pil_to_cache(picture, str(tmp_path), format="png")
+    assert [file.name for file in path.parent.iterdir()] == ["image.png"]
+    before = path.stat()
+    assert keep(picture, str(tmp_path)) == str(path)
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    image = output(None, "x")
+    image.GRADIO_CACHE = str(tmp_path)
+    shown = image.postprocess(picture)
+    assert shown is not None
+    assert shown.path == str(path)
 
 
 def test_examples_of_many_attributes_have_no_label() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import html
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from typing import Any
 
 import gradio as gr
 import torch
+from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
 from PIL import Image
 from torch import Tensor
 
@@ -168,7 +171,7 @@ def upload(label: str, height: int, elem_id: str) -> gr.Image:
 
 def output(label: str | None, elem_id: str, *, height: int | None = None, elem_classes: str = "large") -> gr.Image:
     """Lay out a picture that the page shows."""
-    return gr.Image(
+    image = gr.Image(
         label=label,
         show_label=label is not None,
         format="png",  # gradio's default, WebP, changes small pictures visibly
@@ -178,6 +181,29 @@ def output(label: str | None, elem_id: str, *, height: int | None = None, elem_c
         elem_id=elem_id,
         elem_classes=elem_classes,
     )
+    encode = image.postprocess
+
+    def postprocess(value: Any) -> Any:
+        return encode(keep(value, image.GRADIO_CACHE) if isinstance(value, Image.Image) else value)
+
+    image.postprocess = postprocess  # type: ignore[method-assign]
+    return image
+
+
+def keep(picture: Image.Image, cache: str) -> str:
+    """Write a picture to the very file of its cache that gradio would write, and return its path.
+
+    But whole or not at all, and only if it isn't there: gradio would write it again for every visitor, while others fetch
+    it, who then get half of it.
+    """
+    content = encode_pil_to_bytes(picture, "png")
+    path = Path(cache, hash_bytes(content), "image.png")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+            part.write(content)
+        os.replace(part.name, path)
+    return str(path)
 
 
 def in_one_sentence(handler: Callable[..., Any]) -> Callable[..., Any]:
