@@ -120,8 +120,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         load_dataset("avatars", tmp_path, "test")
 
 
+def end_the_process(seeds: range, path: Path) -> None:
+    os._exit(1)
+
+
 @pytest.mark.usefixtures("small_shards")
 def test_a_process_that_is_ended_is_answered_by_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae.avatars, "_draw_shard", os._exit)
+    monkeypatch.setattr(vae.avatars, "_draw_shard", end_the_process)
     with pytest.raises(ValueError, match="a process that draws avatars was ended: start again, what was drawn is kept"):
         load_avatars(tmp_path, range(4))

@@ -232,7 +232,7 @@ def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path / "space", env=environment, timeout=120, check=False
     )
-    assert done.stdout.strip() == "['fashion-mnist', 'mnist']", done.stderr
+    assert done.stdout.strip() == "['avatars', 'fashion-mnist', 'mnist']", done.stderr
 
 
 # --- training and pushing ---

@@ -14,6 +14,7 @@ from pathlib import Path
 from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
 
+from vae.card import error
 from vae.data import DATASETS
 from vae.hub import bundled_names
 
@@ -76,7 +77,7 @@ def test_the_readmes_figures_are_those_of_the_metrics() -> None:
         metrics = json.loads((Path("weights") / name / "metrics.json").read_text())
         test, made = metrics["test"], metrics["generation"]
         first, second = (line for line in README.splitlines() if line.startswith(f"| {name} "))
-        for figure in (f"{test['mse']:.5f}", f"{test['pca_mse']:.5f}", f"{test['elbo']:.1f}"):
+        for figure in (error(test["mse"]), error(test["pca_mse"]), f"{test['elbo']:.1f}"):
             assert figure in first
         for figure in (*(f"{made[kind]['frechet']:.3f}" for kind in ("reconstruction", "prior")), "fit-prior"):
             assert figure in second

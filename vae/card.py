@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from vae.data import DATASETS
+from vae.metrics import psnr
 from vae.model import VAEConfig
 
 SAMPLES, CURVES, GENERATED, PRIOR = "samples.png", "curves.png", "generated.png", "prior.safetensors"
@@ -20,6 +21,11 @@ def plain(text: str) -> str:
     """Make what may be a stranger's text a line of Markdown in which no markup of it counts."""
     line = html.escape(" ".join(text.split()), quote=False)[:1000]
     return re.sub(r"([\\`*_\[\]!#|~$])", r"\\\1", line)
+
+
+def error(mse: float) -> str:
+    """Write a squared error with two digits that mean something, or more."""
+    return f"{mse:.5f}" if mse >= 0.001 else f"{mse:.6f}"
 
 
 def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], files: Collection[str]) -> str:
@@ -72,7 +78,7 @@ def _results(name: str, config: VAEConfig, metrics: dict[str, Any]) -> dict[str,
             dataset_split="test",
             metric_type=metric,
             metric_name=title,
-            metric_value=round(test[metric], 5),
+            metric_value=float(f"{test[metric]:.7g}"),
         )
         for metric, title in (
             ("elbo", f"ELBO (nats, {config.likelihood} likelihood)"),
@@ -126,8 +132,8 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
         scale = {"gaussian": "σ", "spectral": "σ, over all frequencies", "laplace": "b"}[config.likelihood]
         rows[f"calibrated {scale}"] = f"{test['scale']:.4f}"
     rows |= {
-        "squared error of a pixel, from the posterior mean": f"{test['mse']:.5f} ({test['psnr']:.2f} dB)",
-        f"the same of PCA with {config.latent_dim} components": f"{test['pca_mse']:.5f}",
+        "squared error of a pixel, from the posterior mean": f"{error(test['mse'])} ({test['psnr']:.2f} dB)",
+        f"the same of PCA with {config.latent_dim} components": f"{error(test['pca_mse'])} ({psnr(test['pca_mse']):.2f} dB)",
         "active units": f"{test['active_units']} of {config.latent_dim}",
     }
     table = "\n".join(f"| {row} | {value} |" for row, value in rows.items())

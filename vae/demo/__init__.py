@@ -19,7 +19,7 @@ from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
 from PIL import Image
 from torch import Tensor
 
-from vae.card import plain
+from vae.card import error, plain
 from vae.data import DATASETS, load_examples
 from vae.generate import latents
 from vae.hub import bundled_names, find_model, load_model, look_for, read_metrics
@@ -129,7 +129,7 @@ class Models:
         )
         mse = test.get("mse") if isinstance(test, dict) else None
         known = isinstance(mse, float) and 0 <= mse <= 1
-        line += f" · mean squared error on the test set {mse:.5f}" if known else ""
+        line += f" · mean squared error on the test set {error(mse)}" if known else ""
         credit = plain(config.attribution)
         return line + (f"\n\n{credit}." if credit else "")
 
