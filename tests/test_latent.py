@@ -162,6 +162,24 @@ def test_what_two_attributes_do_together_is_known_and_told() -> None:
     torch.testing.assert_close(between[0], weights @ directions.place(corners), atol=1e-4, rtol=0)
 
 
+def test_what_three_attributes_do_together_is_found_among_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.stack([torch.randint(3, (6000,), generator=generator) for _ in range(5)], dim=1)
+    attributes = dict.fromkeys("abcde", ("x", "y", "z"))
+    cells = 9 * labels[:, 1] + 3 * labels[:, 3] + labels[:, 4]
+    z = 0.5 * torch.randn(27, 8, generator=generator)[cells] + 0.05 * torch.randn(6000, 8, generator=generator)
+    for column in (1, 3, 4):
+        z += torch.randn(3, 8, generator=generator)[labels[:, column]]
+    directions = Directions.fit(z, labels, attributes)
+    assert [group for group in directions.groups if len(group) == 3] == [(1, 3, 4)]
+    assert (z - directions.place(labels)).std() < 0.08
+    told = directions.tell(z)
+    assert (told == labels)[:, [1, 3, 4]].float().mean() > 0.999
+    turned = directions.turn(z, {"b": 2}, labels)
+    there = z[(labels[:, 1] == 2) & (cells % 9 == 5)].mean(0)
+    torch.testing.assert_close(turned[cells % 9 == 5].mean(0), there, atol=0.03, rtol=0)
+
+
 def test_few_pictures_say_nothing_of_two_attributes_together() -> None:
     z, labels, _ = labelled(10)
     directions = Directions.fit(z, labels, ATTRIBUTES)
@@ -247,11 +265,21 @@ def test_labels_draw_latents_like_those_they_were_fitted_to() -> None:
     directions = prior.directions
     every = torch.cartesian_prod(torch.arange(3), torch.arange(2))
     weights = torch.outer(directions.shares[:3], directions.shares[3:]).flatten()
-    scale = torch.linalg.inv(directions.whiten)
-    exact = MixtureSameFamily(Categorical(weights), MultivariateNormal(directions.place(every), scale_tril=scale))
+    normals = MultivariateNormal(directions.place(every), scale_tril=directions.spread)
+    exact = MixtureSameFamily(Categorical(weights), normals)
     difference = exact.log_prob(drawn) - prior.log_prob(drawn)
     assert difference.min() > -1e-3
     assert difference.mean() < 0.1
+
+
+def test_what_is_drawn_has_the_spread_of_the_posteriors() -> None:
+    z, labels, _ = labelled(noise=0.1)
+    variance = torch.linspace(0.1, 0.8, 8)
+    drawn = AttributePrior(Directions.fit(z, labels, ATTRIBUTES, variance)).sample(
+        20_000, torch.Generator().manual_seed(0)
+    )
+    plain = AttributePrior(Directions.fit(z, labels, ATTRIBUTES)).sample(20_000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.var(0) - plain.var(0), variance, atol=0.06, rtol=0)
 
 
 def test_fewer_numbers_than_attributes_draw_nothing() -> None:
@@ -273,19 +301,22 @@ def test_directions_come_back_from_a_file(tmp_path: FilePath, count: int) -> Non
 @pytest.mark.parametrize(
     ("changes", "names", "sentence"),
     [
-        ({}, {"latent_dim": 8}, "described by latent_dim, attributes, pairs, draws"),
+        ({}, {"latent_dim": 8}, "described by latent_dim, attributes, groups, draws"),
         ({}, {"latent_dim": 9}, "mean should be F32 [9]"),
         ({}, {"attributes": {"a": ["x"]}}, "shares should be F32 [1]"),
         ({}, {"attributes": {"a": ["x", "y\n"]}}, "names should have 1 to 100 letters"),
         ({}, {"attributes": {"a": "xy"}}, "the attribute 'a' should have 1 to 1000 values"),
         ({}, {"attributes": {}}, "there should be 1 to 64 attributes"),
-        ({}, {"attributes": {str(a): ["x"] * 1000 for a in range(9)}, "pairs": True}, "it asks for"),
+        ({}, {"attributes": {str(a): ["x"] * 1000 for a in range(9)}, "groups": [[1, 2, 3]]}, "it asks for"),
         ({}, {"latent_dim": 10**9}, "latent_dim should be a whole number"),
-        ({}, {"pairs": 1}, "pairs should be true or false"),
-        ({}, {"pairs": True}, "pairs should be true or false, and of two attributes at least"),
+        ({}, {"groups": 1}, "groups should be lists of the numbers of two or three attributes, got 1"),
+        ({}, {"groups": [[0, 1]]}, "groups should be lists"),
+        ({}, {"groups": [[0, 0]]}, "groups should be lists"),
+        ({}, {"groups": [[0, "1"]]}, "groups should be lists"),
+        ({}, {"groups": [[[0], 0]]}, "groups should be lists"),
         ({}, {"draws": None}, "draws should be true or false"),
         ({"effects": torch.full((2, 8), torch.nan)}, {}, "values in effects are not finite"),
-        ({"whiten": torch.ones(8, 8)}, {}, "whiten should be invertible"),
+        ({"spread": torch.ones(8, 8)}, {}, "spread should be lower triangular with a positive diagonal"),
         ({"shares": torch.ones(2)}, {}, "the shares of an attribute's values should sum to 1"),
         ({"shares": torch.tensor([-1.0, 2.0])}, {}, "std and shares should not be negative"),
         ({"more": torch.zeros(1)}, {}, "and no other tensors"),
@@ -296,12 +327,13 @@ def test_a_strangers_file_must_hold_directions_to_the_letter(
 ) -> None:
     tensors = {key: torch.ones(8) for key in ("mean", "std")} | {key: torch.ones(2, 8) for key in ("effects", "scores")}
     tensors |= {
-        "shares": torch.ones(2),
+        "shares": torch.full((2,), 0.5),
         "offsets": torch.ones(2),
         "whiten": torch.eye(8),
+        "spread": torch.eye(8),
         "interplay": torch.ones(0, 8),
     }
-    description = {"latent_dim": 8, "attributes": {"a": ["x", "y"]}, "pairs": False, "draws": False}
+    description = {"latent_dim": 8, "attributes": {"a": ["x", "y"]}, "groups": [], "draws": False}
     if names != {"latent_dim": 8}:
         description |= names
     else:

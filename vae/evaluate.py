@@ -266,8 +266,9 @@ def fit_priors(model: VAE, pictures: Pictures, components: Iterable[int] = (100,
     if z.shape[1] > 1:
         fits["flow"] = partial(Flow.fit, torch.cat([draw[:-unseen] for draw in draws]))
     if 0 < len(pictures.attributes) <= z.shape[1]:
-        labels = pictures.labels[:-unseen]
-        fits["attributes"] = lambda: AttributePrior(Directions.fit(z, labels, pictures.attributes))
+        known = DiagonalGaussian(posterior.mean[:-unseen], posterior.logvar[:-unseen])
+        named = pictures._replace(labels=pictures.labels[:-unseen])
+        fits["attributes"] = lambda: AttributePrior(_fit_directions(known, named))
     fitted = []
     for name, fit in fits.items():
         began = time.monotonic()
@@ -283,7 +284,11 @@ def directions_of(model: VAE, pictures: Pictures) -> Directions | None:
     """Fit directions to where the encoder puts pictures, on its device; None if they have no labels."""
     if not pictures.attributes:
         return None
-    return Directions.fit(encode(model, pictures.images).mean, pictures.labels, pictures.attributes)
+    return _fit_directions(encode(model, pictures.images), pictures)
+
+
+def _fit_directions(posterior: DiagonalGaussian, pictures: Pictures) -> Directions:
+    return Directions.fit(posterior.mean, pictures.labels, pictures.attributes, posterior.logvar.exp().mean(dim=0))
 
 
 @torch.no_grad()

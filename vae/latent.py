@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, Literal, get_args
 
@@ -20,7 +22,12 @@ Path = Literal["slerp", "lerp"]
 
 PARALLEL = 1e-4  # radians: closer to 0 or π than this, two directions span no plane to turn in
 CHUNK = 4000  # latent vectors looked at at once in fitting, which bounds the memory
-MAX_PAIRS = 5000  # of values of two attributes, whose interplay is fitted
+MAX_COLUMNS = 5000  # combinations of values whose interplay is fitted
+MAX_TRIPLES, MIN_GAIN, MIN_PICTURES = (
+    1000,
+    0.02,
+    20,
+)  # looked at; part of the rest to explain; pictures for each combination
 MENDED_AT_ONCE = 500  # latent vectors
 MENDING_ROUNDS = 2  # over all attributes
 NEVER = 1e9  # nats
@@ -83,8 +90,8 @@ class Directions:
     """Where in the latent space pictures lie whose attributes are known, fitted to encoded pictures and their labels.
 
     A model that is linear in the labels explains a latent vector by all that is said of its picture, one thing at a time
-    and two at a time,
-        z  ≈  mean + Σ_a effects[value of a] + Σ_{a<b} interplay[value of a, value of b].
+    and some things together,
+        z  ≈  mean + Σ_a effects[value of a] + Σ_{groups a, b, ...} interplay[value of a, value of b, ...].
     So what beards have to do with hair is not said twice, a beard can be had without the hair that mostly comes with it,
     and a beard in the colour of the hair needs no direction of its own for each colour. To turn an attribute is to add
     what this model says of the new values and to take off what it says of the old ones.
@@ -94,9 +101,11 @@ class Directions:
     shares: how many of the pictures have each value, as parts of 1, (V,): the values of all attributes one after another.
     effects: how far each value moves a latent vector, the other attributes held fixed, (V, D). For the mean over pictures,
         those of an attribute cancel out.
-    interplay: how much further each pair of values of two attributes moves it, (P, D); P is 0 where there is but one
-        attribute, or too few pictures to tell.
+    interplay: how much further the values of two or three attributes together move it, (P, D): those of all groups one
+        after another. P is 0 where there is but one attribute, or too few pictures to tell.
+    groups: the attributes, by their numbers, of each group.
     whiten: a matrix, (D, D), that makes N(0, I) of what all these leave unexplained.
+    spread: a lower triangular matrix, (D, D), that makes of N(0, I) what samples of posteriors have around their place.
     scores, offsets: of the linear discriminants that tell the value of an attribute from a latent vector, (V, D), (V,).
     draws: whether `AttributePrior` of these is the prior of the model.
     """
@@ -108,8 +117,10 @@ class Directions:
     effects: Tensor
     interplay: Tensor
     whiten: Tensor
+    spread: Tensor
     scores: Tensor
     offsets: Tensor
+    groups: Sequence[Sequence[int]] = ()
     draws: bool = False
 
     @property
@@ -118,10 +129,18 @@ class Directions:
         return [len(values) for values in self.attributes.values()]
 
     @classmethod
-    def fit(cls, z: Tensor, labels: Tensor, attributes: Mapping[str, Sequence[str]]) -> Directions:
+    def fit(
+        cls,
+        z: Tensor,
+        labels: Tensor,
+        attributes: Mapping[str, Sequence[str]],
+        variance: Tensor | float = 0.0,
+    ) -> Directions:
         """Fit them to latent vectors, (N, D), of pictures with labels, (N, A) int64, by ridge regression on the CPU.
 
-        First the effects, then to the rest the interplay. The discriminants are those of Gaussians of one covariance
+        z: the means of the posteriors; variance: of a posterior, on average, (D,), or 0 if z are samples.
+        First the effects; then, to what is left, the interplay of each two attributes; then that of those three together
+        that explain the most of the rest. The discriminants are those of Gaussians of one covariance
         around the mean of each value's pictures (Fisher 1936). Raises ValueError if there are no attributes, a name of
         theirs is not fit to be shown, or shapes and labels don't fit them.
         """
@@ -139,12 +158,19 @@ class Directions:
         rest = z - mean
         effects = _ridge(lambda part: torch.cat([own[part] for own in one_hot], dim=1), sizes, rest)
         rest = rest - torch.cat(one_hot, dim=1) @ effects
-        interplay, pairs = z.new_empty(0, z.shape[1]), _pairs(sizes)
-        if 0 < sum(pairs) <= min(MAX_PAIRS, len(z)):
-            interplay = _ridge(lambda part: _products([own[part] for own in one_hot]), pairs, rest)
-            explained = [_products([own[part] for own in one_hot]) @ interplay for part in _chunks(len(z))]
-            rest = rest - torch.cat(explained)
-        whiten = torch.linalg.inv(torch.linalg.cholesky(_covariance(rest)))
+        groups: list[tuple[int, ...]] = []
+        interplay = z.new_empty(0, z.shape[1])
+        for more in (_pairs, _triples):
+            found = more(sizes, labels, rest, MAX_COLUMNS - len(interplay))
+            if found:
+                columns = partial(_columns, one_hot, found)
+                fitted = _ridge(columns, [_size(sizes, group) for group in found], rest)
+                rest = torch.cat([rest[part] - columns(part) @ fitted for part in _chunks(len(z))])
+                groups, interplay = groups + found, torch.cat([interplay, fitted])
+        covariance = _covariance(rest)
+        whiten = torch.linalg.inv(torch.linalg.cholesky(covariance))
+        noise = torch.as_tensor(variance).cpu().double().expand(z.shape[1])
+        spread = torch.linalg.cholesky(covariance + torch.diag(noise))
         scores, offsets = [], []
         for own, share in zip(one_hot, shares.split(sizes), strict=True):
             centre = own.T @ (z - mean) / own.sum(0).clamp(min=1)[:, None]  # of each value's pictures, (values, D)
@@ -158,8 +184,10 @@ class Directions:
             effects=effects.float(),
             interplay=interplay.float(),
             whiten=whiten.float(),
+            spread=spread.float(),
             scores=torch.cat(scores).float(),
             offsets=torch.cat(offsets).float(),
+            groups=groups,
         )
 
     def means(self, attribute: str) -> Tensor:
@@ -182,7 +210,7 @@ class Directions:
             for column, size in zip(positions.T, self.sizes, strict=True)
         ]
         place = self.mean + torch.cat(shares, dim=1) @ self.effects
-        return place + _products(shares) @ self.interplay if len(self.interplay) else place
+        return place + _columns(shares, self.groups) @ self.interplay if self.groups else place
 
     def tell(self, z: Tensor) -> Tensor:
         """Tell the value of each attribute of latent vectors, (B, D) -> (B, A) int64, on the CPU.
@@ -192,7 +220,7 @@ class Directions:
         z = z.detach().cpu().float()
         scores = (z - self.mean) @ self.scores.T + self.offsets
         values = torch.stack([part.argmax(dim=1) for part in scores.split(self.sizes, dim=1)], dim=1)
-        if len(self.interplay):
+        if self.groups:
             values = torch.cat([self._mend(z[part], values[part]) for part in _chunks(len(z), MENDED_AT_ONCE)])
         return values
 
@@ -262,7 +290,7 @@ class AttributePrior(Prior):
             values.append(value)
             noise.append(rest[:, None])
         place = directions.place(torch.stack(values, dim=1))
-        return place + temperature * torch.linalg.solve(directions.whiten, torch.cat(noise, dim=1).T).T
+        return place + temperature * torch.cat(noise, dim=1) @ directions.spread.T
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Compute log p(z) in nats, (B, D) -> (B,): a lower bound, of the likeliest combination alone.
@@ -273,20 +301,55 @@ class AttributePrior(Prior):
         values = directions.tell(z)
         picked = zip(values.T, directions.shares.split(directions.sizes), strict=True)
         log_share = torch.stack([_log_shares(shares)[value] for value, shares in picked]).sum(dim=0)
-        white = (z.cpu().float() - directions.place(values)) @ directions.whiten.T
-        log_det = torch.linalg.slogdet(directions.whiten).logabsdet
-        return (log_share + StandardNormal().log_prob(white) + log_det).to(z.device)
+        rest = z.cpu().float() - directions.place(values)
+        white = torch.linalg.solve_triangular(directions.spread, rest.T, upper=False).T
+        log_det = directions.spread.diagonal().log().sum()
+        return (log_share + StandardNormal().log_prob(white) - log_det).to(z.device)
 
 
-def _pairs(sizes: Sequence[int]) -> list[int]:
-    """Count the pairs of values of each two attributes."""
-    return [a * b for a, b in itertools.combinations(sizes, 2)]
+def _size(sizes: Sequence[int], group: Sequence[int]) -> int:
+    """Count the combinations of values of a group of attributes."""
+    return math.prod(sizes[index] for index in group)
 
 
-def _products(shares: Sequence[Tensor]) -> Tensor:
-    """Multiply the shares of the values of each two attributes, A times (B, size) -> (B, P)."""
-    pairs = itertools.combinations(shares, 2)
-    return torch.cat([(a[:, :, None] * b[:, None, :]).flatten(1) for a, b in pairs], dim=1)
+def _columns(shares: Sequence[Tensor], groups: Sequence[Sequence[int]], part: slice = slice(None)) -> Tensor:
+    """Multiply the shares of the values of the attributes of each group, A times (B, size) -> (B, P)."""
+    blocks = []
+    for first, *others in groups:
+        block = shares[first][part]
+        for other in others:
+            block = (block[:, :, None] * shares[other][part][:, None, :]).flatten(1)
+        blocks.append(block)
+    return torch.cat(blocks, dim=1)
+
+
+def _pairs(sizes: Sequence[int], labels: Tensor, rest: Tensor, room: int) -> list[tuple[int, ...]]:
+    """Return every two attributes, or none if there is no room for so many columns, or too few pictures to fit them."""
+    pairs = list(itertools.combinations(range(len(sizes)), 2))
+    return pairs if sum(_size(sizes, pair) for pair in pairs) <= min(room, len(rest)) else []
+
+
+def _triples(sizes: Sequence[int], labels: Tensor, rest: Tensor, room: int) -> list[tuple[int, ...]]:
+    """Return those three attributes that explain more of the rest, (N, D), than MIN_GAIN, the best first, as there is room."""
+    triples = list(itertools.combinations(range(len(sizes)), 3))
+    gains = {}
+    for triple in triples if len(triples) <= MAX_TRIPLES else []:
+        size = _size(sizes, triple)
+        if size * MIN_PICTURES <= len(rest):
+            cell = torch.zeros(len(rest), dtype=torch.int64)
+            for index in triple:
+                cell = cell * sizes[index] + labels[:, index]
+            sums = rest.new_zeros(size, rest.shape[1]).index_add_(0, cell, rest)
+            explained = (
+                sums.square().sum(dim=1) / cell.bincount(minlength=size).clamp(min=1)
+            ).sum() / rest.square().sum()
+            gains[triple] = explained.item() - size / len(rest)  # less what so many means explain of mere noise
+    chosen: list[tuple[int, ...]] = []
+    for triple in sorted(gains, key=lambda triple: gains[triple], reverse=True):
+        if gains[triple] > MIN_GAIN and _size(sizes, triple) <= room:
+            chosen.append(triple)
+            room -= _size(sizes, triple)
+    return chosen
 
 
 def _chunks(count: int, size: int = CHUNK) -> list[slice]:
@@ -327,52 +390,67 @@ def _log_shares(shares: Tensor) -> Tensor:
 def save_directions(directions: Directions, path: str | FilePath) -> None:
     """Write directions to a safetensors file; the names of attributes and values are JSON in the file's metadata."""
     _check_names(names := {name: list(values) for name, values in directions.attributes.items()})
-    latent_dim, pairs = directions.mean.shape[0], len(directions.interplay) > 0
+    latent_dim, groups = directions.mean.shape[0], [list(group) for group in directions.groups]
     tensors = {
         key: getattr(directions, key).detach().cpu().contiguous()
-        for key in _shapes(latent_dim, directions.sizes, pairs)
+        for key in _shapes(latent_dim, directions.sizes, groups)
     }
-    description = {"latent_dim": latent_dim, "attributes": names, "pairs": pairs, "draws": directions.draws}
+    description = {"latent_dim": latent_dim, "attributes": names, "groups": groups, "draws": directions.draws}
     FilePath(path).write_bytes(save(tensors, metadata={"directions": json.dumps(description)}))
 
 
 def load_directions(path: str | FilePath) -> Directions:
     """Load what `save_directions` wrote. Raises ValueError in one sentence if the file doesn't hold just that."""
 
-    def build(description: Any) -> tuple[tuple[dict[str, list[str]], bool], dict[str, Sequence[int]]]:
-        keys = "latent_dim", "attributes", "pairs", "draws"
+    def build(description: Any) -> tuple[Any, dict[str, Sequence[int]]]:
+        keys = "latent_dim", "attributes", "groups", "draws"
         if not isinstance(description, dict) or set(description) != set(keys):
             raise ValueError(f"they are described by {', '.join(keys)}")
-        latent_dim, names, pairs, draws = (description[key] for key in keys)
+        latent_dim, names, groups, draws = (description[key] for key in keys)
         if type(latent_dim) is not int or not 1 <= latent_dim <= 4096:
             raise ValueError(f"latent_dim should be a whole number from 1 to 4096, got {latent_dim!r:.100}")
         _check_names(names)
-        if type(pairs) is not bool or (pairs and len(names) < 2):
-            raise ValueError(f"pairs should be true or false, and of two attributes at least, got {pairs!r:.100}")
+        if (
+            not isinstance(groups, list)
+            or len(groups) > MAX_COLUMNS
+            or not all(_is_group(g, len(names)) for g in groups)
+        ):
+            raise ValueError(f"groups should be lists of the numbers of two or three attributes, got {groups!r:.100}")
         if type(draws) is not bool or (draws and latent_dim < len(names)):
             raise ValueError(
                 f"draws should be true or false, and of at most {latent_dim} attributes, got {draws!r:.100}"
             )
-        return (names, draws), _shapes(latent_dim, [len(values) for values in names.values()], pairs)
+        sizes = [len(values) for values in names.values()]
+        return (names, groups, draws), _shapes(latent_dim, sizes, groups)
 
-    (names, draws), tensors = load_described(path, "directions", build)
+    (names, groups, draws), tensors = load_described(path, "directions", build)
     if (tensors["std"] < 0).any() or (tensors["shares"] < 0).any():
         raise ValueError(f"{path} holds no directions: std and shares should not be negative")
-    if torch.linalg.slogdet(tensors["whiten"]).sign == 0:
-        raise ValueError(f"{path} holds no directions: whiten should be invertible")
+    if (tensors["spread"].diagonal() <= 0).any() or tensors["spread"].triu(1).any():
+        raise ValueError(f"{path} holds no directions: spread should be lower triangular with a positive diagonal")
     if any(abs(own.sum() - 1) > 1e-3 for own in tensors["shares"].split([len(values) for values in names.values()])):
         raise ValueError(f"{path} holds no directions: the shares of an attribute's values should sum to 1")
-    return Directions(names, **tensors, draws=draws)
+    return Directions(names, **tensors, groups=groups, draws=draws)
 
 
-def _shapes(latent_dim: int, sizes: Sequence[int], pairs: bool) -> dict[str, Sequence[int]]:
+def _is_group(group: Any, attributes: int) -> bool:
+    return (
+        isinstance(group, list)
+        and 2 <= len(group) <= 3
+        and len(set(map(repr, group))) == len(group)
+        and all(type(index) is int and 0 <= index < attributes for index in group)
+    )
+
+
+def _shapes(latent_dim: int, sizes: Sequence[int], groups: Sequence[Sequence[int]]) -> dict[str, Sequence[int]]:
     return {
         "mean": (latent_dim,),
         "std": (latent_dim,),
         "shares": (sum(sizes),),
         "effects": (sum(sizes), latent_dim),
-        "interplay": (sum(_pairs(sizes)) if pairs else 0, latent_dim),
+        "interplay": (sum(_size(sizes, group) for group in groups), latent_dim),
         "whiten": (latent_dim, latent_dim),
+        "spread": (latent_dim, latent_dim),
         "scores": (sum(sizes), latent_dim),
         "offsets": (sum(sizes),),
     }
