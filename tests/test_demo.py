@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_model
+from gradio.data_classes import ImageData
 from gradio.processing_utils import save_file_to_cache, save_pil_to_cache
 from PIL import Image
 from torch import Tensor
@@ -372,7 +373,7 @@ def test_a_picture_that_is_there_is_not_written_again(tmp_path: Path) -> None:
     image = output(None, "x")
     image.GRADIO_CACHE = str(tmp_path)
     shown = image.postprocess(picture)
-    assert shown is not None
+    assert isinstance(shown, ImageData)
     assert shown.path == str(path)
 
 

@@ -325,7 +325,7 @@ def _columns(shares: Sequence[Tensor], groups: Sequence[Sequence[int]], part: sl
 
 def _pairs(sizes: Sequence[int], labels: Tensor, rest: Tensor, room: int) -> list[tuple[int, ...]]:
     """Return every two attributes, or none if there is no room for so many columns, or too few pictures to fit them."""
-    pairs = list(itertools.combinations(range(len(sizes)), 2))
+    pairs: list[tuple[int, ...]] = [*itertools.combinations(range(len(sizes)), 2)]
     return pairs if sum(_size(sizes, pair) for pair in pairs) <= min(room, len(rest)) else []
 
 

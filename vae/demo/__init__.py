@@ -128,8 +128,8 @@ class Models:
             f"{config.channels * config.image_size**2:,} numbers → **{config.latent_dim}** → back"
         )
         mse = test.get("mse") if isinstance(test, dict) else None
-        known = isinstance(mse, float) and 0 <= mse <= 1
-        line += f" · mean squared error on the test set {error(mse)}" if known else ""
+        if isinstance(mse, float) and 0 <= mse <= 1:
+            line += f" · mean squared error on the test set {error(mse)}"
         credit = plain(config.attribution)
         return line + (f"\n\n{credit}." if credit else "")
 
