@@ -329,7 +329,6 @@ def test_a_strangers_file_must_hold_directions_to_the_letter(
     tensors |= {
         "shares": torch.full((2,), 0.5),
         "offsets": torch.ones(2),
-        "whiten": torch.eye(8),
         "spread": torch.eye(8),
         "interplay": torch.ones(0, 8),
     }

@@ -104,8 +104,8 @@ class Directions:
     interplay: how much further the values of two or three attributes together move it, (P, D): those of all groups one
         after another. P is 0 where there is but one attribute, or too few pictures to tell.
     groups: the attributes, by their numbers, of each group.
-    whiten: a matrix, (D, D), that makes N(0, I) of what all these leave unexplained.
-    spread: a lower triangular matrix, (D, D), that makes of N(0, I) what samples of posteriors have around their place.
+    spread: a lower triangular matrix, (D, D), that makes of N(0, I) what all these leave unexplained of samples of
+        posteriors.
     scores, offsets: of the linear discriminants that tell the value of an attribute from a latent vector, (V, D), (V,).
     draws: whether `AttributePrior` of these is the prior of the model.
     """
@@ -116,7 +116,6 @@ class Directions:
     shares: Tensor
     effects: Tensor
     interplay: Tensor
-    whiten: Tensor
     spread: Tensor
     scores: Tensor
     offsets: Tensor
@@ -167,14 +166,12 @@ class Directions:
                 fitted = _ridge(columns, [_size(sizes, group) for group in found], rest)
                 rest = torch.cat([rest[part] - columns(part) @ fitted for part in _chunks(len(z))])
                 groups, interplay = groups + found, torch.cat([interplay, fitted])
-        covariance = _covariance(rest)
-        whiten = torch.linalg.inv(torch.linalg.cholesky(covariance))
-        noise = torch.as_tensor(variance).cpu().double().expand(z.shape[1])
-        spread = torch.linalg.cholesky(covariance + torch.diag(noise))
+        noise = torch.diag(torch.as_tensor(variance).cpu().double().expand(z.shape[1]))
+        spread = torch.linalg.cholesky(_covariance(rest) + noise)
         scores, offsets = [], []
         for own, share in zip(one_hot, shares.split(sizes), strict=True):
             centre = own.T @ (z - mean) / own.sum(0).clamp(min=1)[:, None]  # of each value's pictures, (values, D)
-            scores.append(torch.linalg.solve(_covariance(z - mean - own @ centre), centre.T).T)
+            scores.append(torch.linalg.solve(_covariance(z - mean - own @ centre) + noise, centre.T).T)
             offsets.append(_log_shares(share) - 0.5 * (scores[-1] * centre).sum(dim=1))
         return cls(
             attributes,
@@ -183,7 +180,6 @@ class Directions:
             shares=shares.float(),
             effects=effects.float(),
             interplay=interplay.float(),
-            whiten=whiten.float(),
             spread=spread.float(),
             scores=torch.cat(scores).float(),
             offsets=torch.cat(offsets).float(),
@@ -224,11 +220,15 @@ class Directions:
             values = torch.cat([self._mend(z[part], values[part]) for part in _chunks(len(z), MENDED_AT_ONCE)])
         return values
 
+    def whiten(self, rest: Tensor) -> Tensor:
+        """Make N(0, I) of what samples of posteriors have around their place, (B, D) -> (B, D)."""
+        return torch.linalg.solve_triangular(self.spread, rest.T, upper=False).T
+
     def _mend(self, z: Tensor, values: Tensor) -> Tensor:
         for index, size in [*enumerate(self.sizes)] * MENDING_ROUNDS:
             tried = values.repeat(size, 1)  # every value of this attribute, the others as they are: (size * B, A)
             tried[:, index] = torch.arange(size).repeat_interleave(len(z))
-            error = ((z.repeat(size, 1) - self.place(tried)) @ self.whiten.T).square().sum(dim=1).view(size, -1)
+            error = self.whiten(z.repeat(size, 1) - self.place(tried)).square().sum(dim=1).view(size, -1)
             prior = _log_shares(self.shares.split(self.sizes)[index])
             values[:, index] = (prior[:, None] - 0.5 * error).argmax(dim=0)
         return values
@@ -301,8 +301,7 @@ class AttributePrior(Prior):
         values = directions.tell(z)
         picked = zip(values.T, directions.shares.split(directions.sizes), strict=True)
         log_share = torch.stack([_log_shares(shares)[value] for value, shares in picked]).sum(dim=0)
-        rest = z.cpu().float() - directions.place(values)
-        white = torch.linalg.solve_triangular(directions.spread, rest.T, upper=False).T
+        white = directions.whiten(z.cpu().float() - directions.place(values))
         log_det = directions.spread.diagonal().log().sum()
         return (log_share + StandardNormal().log_prob(white) - log_det).to(z.device)
 
@@ -449,7 +448,6 @@ def _shapes(latent_dim: int, sizes: Sequence[int], groups: Sequence[Sequence[int
         "shares": (sum(sizes),),
         "effects": (sum(sizes), latent_dim),
         "interplay": (sum(_size(sizes, group) for group in groups), latent_dim),
-        "whiten": (latent_dim, latent_dim),
         "spread": (latent_dim, latent_dim),
         "scores": (sum(sizes), latent_dim),
         "offsets": (sum(sizes),),
