@@ -229,7 +229,7 @@ def test_a_run_that_diverges_says_which_part_and_writes_nothing_unusable(picture
         ("--seed -5", "--seed must be a number from 0"),
         ("--width 1000000", "width must be a whole number from 4 to 512, got 1000000"),
         ("--image-size -5", "image_size must be a whole number from 16 to 256, got -5"),
-        ("--image-size 30", "image_size must be divisible by 4, got 30: the nearest sizes are 28 and 32"),
+        ("--image-size 30", "evenly to 7 cells a side or fewer, got 30: the nearest sizes are 28 and 32"),
         ("--likelihood poisson", "likelihood"),
         ("--binarize dynamic", "--binarize needs --likelihood bernoulli, got spectral"),
         ("--prior flow --latent-dim 1", "--prior flow needs --latent-dim 2 or more, got 1"),

@@ -74,10 +74,11 @@ class VAEConfig:
         if not isinstance(self.attribution, str) or len(self.attribution) > MAX_ATTRIBUTION:
             raise ValueError(f"attribution must be a text of at most {MAX_ATTRIBUTION} characters")
         if self.image_size % self.stride:
-            below = self.image_size // self.stride * self.stride
+            sizes = [size for size in range(16, 257) if size % _stride(size) == 0]
+            below, above = max(filter(self.image_size.__gt__, sizes)), min(filter(self.image_size.__lt__, sizes))
             raise ValueError(
-                f"image_size must be divisible by {self.stride}, got {self.image_size}: "
-                f"the nearest sizes are {below} and {below + self.stride}"
+                f"image_size must be one that can be halved evenly to {COARSEST_GRID} cells a side or fewer, got "
+                f"{self.image_size}: the nearest sizes are {below} and {above}"
             )
         if self.num_parameters > MAX_PARAMETERS:
             raise ValueError(
@@ -88,17 +89,17 @@ class VAEConfig:
     @property
     def patch(self) -> int:
         """Side of the square of pixels that the stem folds into channels, so that no work is done at full size."""
-        return 2 if self.image_size <= 32 else 4
+        return _patch(self.image_size)
 
     @property
     def stages(self) -> int:
         """Number of resolutions, each half the one before, down to COARSEST_GRID cells a side or fewer."""
-        return 1 + max(0, math.ceil(math.log2(self.image_size / self.patch / COARSEST_GRID)))
+        return _stages(self.image_size)
 
     @property
     def stride(self) -> int:
         """Pixels a side of one cell of the coarsest grid."""
-        return self.patch * 2 ** (self.stages - 1)
+        return _stride(self.image_size)
 
     @property
     def stage_widths(self) -> list[int]:
@@ -125,6 +126,18 @@ class VAEConfig:
             if name not in values and name != "attribution":  # which older models have not
                 raise ValueError(f"config key {name!r} is missing")
         return cls(**values)
+
+
+def _patch(image_size: int) -> int:
+    return 2 if image_size <= 32 else 4
+
+
+def _stages(image_size: int) -> int:
+    return 1 + max(0, math.ceil(math.log2(image_size / _patch(image_size) / COARSEST_GRID)))
+
+
+def _stride(image_size: int) -> int:
+    return _patch(image_size) * 2 ** (_stages(image_size) - 1)
 
 
 # --- encoder: a picture becomes a Gaussian ---------------------------------------------------------------------------
