@@ -25,6 +25,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from torch import Tensor
 
 from vae import VAE, StandardNormal, generate
+from vae.data import DATASETS
 from vae.demo.explore import explore
 from vae.images import to_pil, to_uint8
 
@@ -227,8 +228,7 @@ def open_generate(page: Page) -> Locator:
 
 
 def test_explore_tab(page: Page, tmp_path: Path, sneaker: Path) -> None:
-    assert VAE.from_pretrained("avatars").directions is not None
-    attributes = VAE.from_pretrained("avatars").directions.attributes  # type: ignore[union-attr]
+    attributes = DATASETS["avatars"].attributes
     sliders = page.locator("[id^=explore-slider-] input[type=range]")
     expect(sliders).to_have_count(len(attributes))
     for index, (name, values) in enumerate(attributes.items()):

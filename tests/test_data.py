@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -127,8 +128,9 @@ def test_folders_within_a_folder_are_its_labels(pictures: Path) -> None:
     shallow.mkdir()
     for path in [path for path in pictures.iterdir() if path.is_file()]:
         path.rename(shallow / path.name)
-    for split, count in (("train", 11), ("test", 1)):
-        images, labels, attributes = load_dataset("folder", pictures, split, image_size=16)  # type: ignore[arg-type]
+    splits: list[tuple[Literal["train", "test"], int]] = [("train", 11), ("test", 1)]
+    for split, count in splits:
+        images, labels, attributes = load_dataset("folder", pictures, split, image_size=16)
         assert attributes == {"folder": ["deeper", "shallow"]}
         assert labels.shape == (count, 1)
         reds = (images[:, 0, 8, 8].double() / 20).round().int()  # which picture it is
@@ -149,8 +151,9 @@ def test_folders_that_are_no_labels_are_none(pictures: Path) -> None:
 
 def test_celeba_is_read_as_it_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_celeba(tmp_path)
-    for split, part in (("train", 0), ("test", 2)):
-        images, labels, attributes = load_dataset("celeba", tmp_path, split)  # type: ignore[arg-type]
+    splits: list[tuple[Literal["train", "test"], int]] = [("train", 0), ("test", 2)]
+    for split, part in splits:
+        images, labels, attributes = load_dataset("celeba", tmp_path, split)
         assert images.shape == (10, 3, 64, 64)
         assert attributes == {"blond hair": ("no", "yes"), "smiling": ("no", "yes")}
         expected = torch.arange(part, 30, 3)
