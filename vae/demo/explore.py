@@ -81,7 +81,7 @@ def axes(model: VAE) -> Tensor:
     return principal_axes(model.prior.sample(AXIS_SAMPLES, torch.Generator().manual_seed(0)), AXES)
 
 
-@lru_cache(maxsize=256)  # nor what the sliders stand at before
+@lru_cache(maxsize=256)  # encoded and told once, not at every slide
 def begin(model: VAE, picture: str | None, seed: int) -> tuple[Tensor, list[Slider]]:
     """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed, and its sliders."""
     z = end_point(model, picture, seed)
