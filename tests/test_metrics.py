@@ -16,7 +16,7 @@ from torch.distributions import Independent, MixtureSameFamily, MultivariateNorm
 from vae import StandardNormal
 from vae.evaluate import calibrate, evaluate
 from vae.images import to_unit
-from vae.loss import log_likelihood
+from vae.loss import elbo, importance_weighted, log_likelihood
 from vae.metrics import (
     PrecisionRecall,
     active_units,
@@ -30,7 +30,7 @@ from vae.metrics import (
     ssim,
 )
 from vae.model import DiagonalGaussian, Likelihood
-from vae.prior import GaussianMixture
+from vae.prior import Flow, GaussianMixture
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -146,6 +146,21 @@ def test_the_bound_rises_with_the_samples_to_the_known_log_likelihood() -> None:
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[0] > 0.2
     assert abs(gaps[-1]) < 0.02
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_what_is_trained_for_with_more_samples_is_that_bound(learned: bool) -> None:
+    model = small_model(likelihood="bernoulli")
+    prior = Flow(model.config.latent_dim, 2, 8) if learned else StandardNormal()
+    x = torch.rand(5, 1, 28, 28, generator=seeded()).round()
+    with torch.no_grad():
+        output = model(x, seeded(1), samples=3)
+        again = elbo(x.repeat(3, 1, 1, 1), output, "bernoulli", model.log_scale, log_prior=prior.log_prob)
+        bound = importance_weighted(again.total, 3)
+        expected = importance_weighted_bound(model, x, 3, prior=prior, generator=seeded(1))
+    assert bound.shape == (5,)
+    torch.testing.assert_close(bound, expected)
+    torch.testing.assert_close(importance_weighted(again.total, 1), again.total)
 
 
 def test_the_bound_does_not_depend_on_the_chunk_and_covers_all_pictures() -> None:

@@ -163,7 +163,7 @@ def test_it_goes_on_from_the_weights_of_another_model(pictures: Path, tmp_path: 
     [
         ("spectral", ("--shift", "1", "--flip")),
         ("laplace", ("--prior", "flow")),
-        ("bernoulli", ()),
+        ("bernoulli", ("--samples", "3", "--validation", "4")),
         ("bernoulli", ("--binarize", "dynamic", "--prior", "flow", "--seed", "3")),
         ("mse", ()),
     ],
@@ -224,6 +224,8 @@ def test_a_run_that_diverges_says_which_part_and_writes_nothing_unusable(picture
         ("--tilt 1.5", "--tilt must be from 0 to 1, got 1.5"),
         ("--shift -1", "--shift must be a number of pixels from 0 to 16, got -1"),
         ("--batch-size 0", "--batch-size must be at least 1, got 0"),
+        ("--samples 0", "--samples must be at least 1, got 0"),
+        ("--validation -3", "--validation must be at least 1, got -3"),
         ("--beta -1", "--beta must be 0 or a positive number, got -1"),
         ("--kl-warmup 2", "--kl-warmup is a part of the run"),
         ("--seed -5", "--seed must be a number from 0"),
@@ -254,6 +256,7 @@ def test_a_bad_option_gets_one_sentence(
         (("--mixed-precision", "fp16"), "fp16 does not train on a CPU"),
         (("--data-dir", "nowhere"), "there is no folder nowhere"),
         (("--output", "train.py"), "File exists: 'train.py'"),
+        (("--validation", "15"), "--validation must leave pictures to train on, got 15 of 15"),
         (("--dataset", "mnist", "--data-dir", "nowhere", "--image-size", "64"), "leave image_size and channels to it"),
     ],
 )

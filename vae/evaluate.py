@@ -244,18 +244,21 @@ class FittedPrior(NamedTuple):
     seconds: float
 
 
-def num_held_out(images: Tensor) -> int:
-    """Return how many pictures at the end of a training set train.py holds out from training."""
-    return min(MAX_HELD_OUT, math.ceil(len(images) / 10))
+def default_num_held_out(pictures: int) -> int:
+    """Return how many of so many training pictures, the last ones, train.py holds out, unless told otherwise."""
+    return min(MAX_HELD_OUT, math.ceil(pictures / 10))
 
 
-def fit_priors(model: VAE, pictures: Pictures, components: Iterable[int] = (100, 200, 300)) -> list[FittedPrior]:
+def fit_priors(
+    model: VAE, pictures: Pictures, unseen: int | None = None, components: Iterable[int] = (100, 200, 300)
+) -> list[FittedPrior]:
     """Fit mixtures and a flow to where the encoder puts training pictures: the best comes first.
 
-    Where pictures have labels, a mixture of all that labels can say, too. The last pictures, which train.py holds out, are held out here, too, to choose by.
+    Where pictures have labels, a mixture of all that labels can say, too. The last pictures, which train.py held out from
+    training, are held out here, too, to choose by: `unseen` of them, by default as many as train.py does.
     """
     posterior = encode(model, pictures.images)
-    unseen = num_held_out(pictures.images)
+    unseen = unseen or default_num_held_out(len(pictures.images))
     generator = torch.Generator().manual_seed(0)
     draws = [posterior.sample(generator) for _ in range(FLOW_DRAWS)]
     z, test = draws[0][:-unseen], draws[0][-unseen:]
@@ -461,7 +464,10 @@ def main(
         chosen = None  # no features of black and white pictures come with the package
     network = load_features(chosen) if chosen else None
 
-    fitted = fit_priors(loaded, train) if fit_prior else []
+    held_out = training.get("validation_pictures")
+    if type(held_out) is not int or not 0 < held_out < len(train.images):
+        held_out = default_num_held_out(len(train.images))
+    fitted = fit_priors(loaded, train, held_out) if fit_prior else []
     taken = next((row for row in fitted if prior in (None, row.name)), None)
     if taken:
         loaded.prior = taken.prior
@@ -483,7 +489,7 @@ def main(
         results[block] = figures
         show({block: figures})
 
-    mse = pca_mse(train.images[: -num_held_out(train.images)], test.images, loaded.config.latent_dim)
+    mse = pca_mse(train.images[:-held_out], test.images, loaded.config.latent_dim)
     report("test", evaluate(loaded, test.images, trained_with) | {"pca_mse": mse, "pca_psnr": psnr(mse)})
     report("likelihood", measure_likelihood(loaded, test.images[:pictures], samples, trained_with))
     report("latents", measure_latents(loaded, test.images))

@@ -163,3 +163,14 @@ def elbo(
     reconstruction = log_likelihood(x, output.logits, likelihood, log_scale)
     kl = output.posterior.kl() if log_prior is None else output.posterior.log_prob(output.z) - log_prior(output.z)
     return ELBO(reconstruction, kl, reconstruction - beta * kl)
+
+
+def importance_weighted(log_weights: Tensor, samples: int) -> Tensor:
+    """Join K = `samples` bounds for each picture, (K * B,) in nats, to a tighter one, (B,): log 1/K Σ_k exp(log w_k).
+
+    A bound of one sample is the logarithm of a weight, log w = log p(x|z) + log p(z) - log q(z|x); the mean of the weights
+    themselves comes nearer to p(x), the more the larger K. Trained for, it lets q be less like the true posterior (Burda,
+    Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, https://arxiv.org/abs/1509.00519).
+    The K bounds of a picture must be B apart, as `VAE.forward` gives them.
+    """
+    return log_weights.view(samples, -1).logsumexp(dim=0) - math.log(samples)

@@ -67,7 +67,7 @@ def importance_weighted_bound(
         at_once = max(1, chunk // len(part))  # samples of each picture
         for start in range(0, samples, at_once):
             k = min(at_once, samples - start)
-            repeated = DiagonalGaussian(posterior.mean.repeat(k, 1), posterior.logvar.repeat(k, 1))  # (k * B, D)
+            repeated = posterior.repeat(k)  # (k * B, D)
             z = repeated.sample(generator)
             log_x = log_likelihood(
                 part.repeat(k, 1, 1, 1), model.decoder(z), model.config.likelihood, model.log_scale

@@ -208,6 +208,10 @@ class DiagonalGaussian:
         """Return the most likely z of each example, (B, D)."""
         return self.mean
 
+    def repeat(self, times: int) -> DiagonalGaussian:
+        """Return the posteriors of all examples, over and over, (times * B, D) each."""
+        return DiagonalGaussian(self.mean.repeat(times, 1), self.logvar.repeat(times, 1))
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Compute log q(z|x) of one z for each example in nats, (B, D) -> (B,)."""
         standardized = (z - self.mean) * torch.exp(-0.5 * self.logvar)
@@ -334,9 +338,12 @@ class VAE(nn.Module):
             raise ValueError(f"expected latents of shape (batch, {self.config.latent_dim}), got {(*z.shape,)}")
         return torch.sigmoid(self.decoder(z))
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> VAEOutput:
-        """Encode x, (B, C, H, W) in [0, 1], draw one z for each picture, and decode it."""
-        posterior = self.encode(x)
+    def forward(self, x: Tensor, generator: torch.Generator | None = None, samples: int = 1) -> VAEOutput:
+        """Encode x, (B, C, H, W) in [0, 1], draw one z for each picture, and decode it.
+
+        With more `samples` than one, the output is as if of x.repeat(samples, 1, 1, 1), which is encoded only once.
+        """
+        posterior = self.encode(x).repeat(samples)
         z = posterior.sample(generator)
         logits = self.decoder(z)
         return VAEOutput(torch.sigmoid(logits), posterior, z, logits)

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from vae import VAE, GaussianMixture, VAEConfig, generate, reconstruct
 from vae.data import load_dataset
-from vae.evaluate import encode, num_held_out
+from vae.evaluate import default_num_held_out, encode
 from vae.features import extract_features, load_features
 from vae.images import enlarge, grid, to_unit
 from vae.metrics import frechet_distance
@@ -169,7 +169,7 @@ def main(
         output: Folder for quality.json and quality.png.
     """
     images, test = (load_dataset(dataset, data_dir, split).images for split in ("train", "test"))
-    images, held_out = images.tensor_split([-num_held_out(images)])
+    images, held_out = images.tensor_split([-default_num_held_out(len(images))])
     network = load_features(dataset)
     real = extract_features(network, test)
     ours = VAEConfig(latent_dim=LATENT_DIM)
