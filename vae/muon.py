@@ -49,7 +49,10 @@ class Muon(torch.optim.AdamW):
         for weights in same_shape.values():  # all of a shape at once, which is quicker
             looks_ahead = []
             for weight in weights:
-                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"]
                 momentum.lerp_(weight.grad, 1 - MOMENTUM)
                 looks_ahead.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))  # Nesterov's
             updates = orthogonalize(torch.stack(looks_ahead))
