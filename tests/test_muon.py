@@ -40,7 +40,7 @@ def gradients(step: int, parameters: list[nn.Parameter]) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.8 has none")
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has it since 2.9, and 2.8 is supported")
 def test_it_does_what_the_one_of_torch_does_to_matrices() -> None:
     start = torch.randn(24, 8, 3, 3, generator=seeded())
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.flatten(1).clone())
@@ -90,3 +90,18 @@ def test_the_layout_in_memory_makes_no_difference(format: torch.memory_format) -
 
     weight = torch.randn(8, 8, 3, 3, generator=seeded())
     torch.testing.assert_close(run(weight.clone().to(memory_format=format)), run(weight.clone()))
+
+
+def test_a_closure_gives_the_gradients_and_the_loss() -> None:
+    weight = nn.Parameter(torch.randn(4, 4, 3, 3, generator=seeded()))
+    optimizer = Muon([{"params": [weight], "orthogonal": True}], lr=0.01)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(3)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]

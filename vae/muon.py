@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 # Newton-Schulz: a polynomial aX + b(XXᵀ)X + c(XXᵀ)²X which, applied five times, moves singular values from (0, 1] to
-# between 0.7 and 1.2: nearer to 1 would take more rounds, and gain nothing (Jordan et al. 2024).
+# between about 0.7 and 1.2: nearer to 1 would take more rounds, and gain nothing (Jordan et al. 2024).
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 ROUNDS = 5
 MOMENTUM = 0.95
@@ -34,12 +34,17 @@ class Muon(torch.optim.AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move all parameters along their gradients. This uses up the gradients of the orthogonal groups."""
+    def step(self, closure: Any = None) -> Any:
+        """Move all parameters along their gradients. This uses up the gradients of the orthogonal groups.
+
+        closure: computes the loss and the gradients anew, if given, as for every optimizer of torch; the loss is returned.
+        """
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             if group.get("orthogonal"):
                 self._step_orthogonal(group)
         super().step()  # which passes over what has no gradient
+        return loss
 
     def _step_orthogonal(self, group: dict[str, Any]) -> None:
         same_shape: defaultdict[torch.Size, list[Any]] = defaultdict(list)
@@ -64,7 +69,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Bring the singular values of matrices, (B, N, M), near to 1 (0.7 to 1.2) and leave their singular vectors as they are.
+    """Bring the singular values of matrices, (B, N, M), near to 1 (about 0.7 to 1.2) and leave their singular vectors as they are.
 
     Singular values of less than a thousandth of the matrix's norm do not get there.
     """

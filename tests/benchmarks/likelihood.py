@@ -2,8 +2,8 @@
 
     python tests/benchmarks/likelihood.py FOLDER
 
-Some pictures are so much likelier than others that all 10,000 are needed, but how much 5,000 samples add to 50 hardly
-differs between them. So the bound of 50 samples is measured on all test pictures, and what the rest of 5,000 adds to it
+Some pictures are so much likelier than others that all 10,000 are needed, but how much 5,000 samples add to a few hardly
+differs between them. So the bound of a few samples is measured on all test pictures, and what the rest of 5,000 adds to it
 on some of them, drawn by chance: the sum estimates the bound of 5,000 samples on all, without bias.
 """
 
@@ -19,7 +19,7 @@ import tyro
 
 from vae import VAE
 from vae.data import binarize, load_dataset
-from vae.hub import read_metrics
+from vae.hub import METRICS, read_metrics, write_json
 from vae.images import to_unit
 from vae.metrics import importance_weighted_bound
 
@@ -75,7 +75,7 @@ def main(
     }
     print(json.dumps(figures, indent=2))
     if write:
-        (model / "metrics.json").write_text(json.dumps(metrics | {"likelihood": figures}, indent=2) + "\n")
+        write_json(model / METRICS, metrics | {"likelihood": figures})
 
 
 if __name__ == "__main__":
