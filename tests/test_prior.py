@@ -33,13 +33,12 @@ def two_moons(n: int, seed: int = 0) -> Tensor:
 def fitted() -> dict[str, Prior]:
     z = two_moons(4000)
     return {
-        "standard-normal": StandardNormal(3),
         "gaussian-mixture": GaussianMixture.fit(z, components=8),
         "flow": Flow.fit(z, layers=6, width=32, steps=300),
     }
 
 
-KINDS = ["standard-normal", "gaussian-mixture", "flow"]
+KINDS = ["gaussian-mixture", "flow"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,6 +103,40 @@ def test_the_mixture_scores_as_scikit_learn_and_torch_do() -> None:
     )
     components = MultivariateNormal(ours.means, scale_tril=ours.scale_tril)
     torch.testing.assert_close(ours.log_prob(z), MixtureSameFamily(Categorical(ours.weights), components).log_prob(z))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_a_mixture_fits_latents_of_any_scale_that_leave_dimensions_empty(scale: float) -> None:
+    z = scale * torch.randn(2000, 5, generator=seeded()) @ torch.randn(5, 16, generator=seeded(1))
+    drawn = GaussianMixture.fit(z, components=20).sample(5000, seeded())
+    torch.testing.assert_close(drawn.std(0), z.std(0), rtol=0.1, atol=0.01)
+
+
+def test_calibration_makes_a_mixture_of_few_vectors_likelier_for_others() -> None:
+    scale = torch.linspace(0.2, 2, 12)
+    z, held_out, others = (scale * torch.randn(n, 12, generator=seeded(n)) for n in (400, 500, 5000))
+    prior = GaussianMixture.fit(z, components=10)
+    before = prior.log_prob(others).mean()
+    assert prior.calibrate(held_out) is prior
+    best = Normal(torch.zeros(12), scale).log_prob(others).sum(dim=1).mean()  # nothing is likelier than the truth
+    assert before < best - 2
+    assert best - 1.3 < prior.log_prob(others).mean() < best
+
+
+def test_calibration_leaves_a_mixture_alone_that_is_right() -> None:
+    prior = GaussianMixture(3, 2)
+    prior.means[1] = 6.0
+    prior.scale_tril[1] = torch.tensor([[0.5, 0.0, 0.0], [0.3, 2.0, 0.0], [0.0, -1.0, 0.2]])
+    scale_tril = prior.scale_tril.clone()
+    prior.calibrate(prior.sample(5000, seeded()))
+    torch.testing.assert_close(prior.scale_tril, scale_tril)
+
+
+def test_the_mixture_draws_many_as_it_draws_few() -> None:
+    prior = GaussianMixture.fit(two_moons(1000), components=4)
+    eps = torch.randn(4500, 3, generator=seeded())
+    few = torch.cat([prior.from_noise(part) for part in eps.split(100)])
+    torch.testing.assert_close(prior.from_noise(eps), few)
 
 
 def test_the_mixture_draws_its_components_by_weight_and_each_as_it_is() -> None:
@@ -208,7 +241,7 @@ def store(path: Path, description: Any, tensors: dict[str, Tensor]) -> Path:
     [
         ("", "doesn't describe one in JSON"),
         ("[" * 100_000, "doesn't describe one in JSON"),
-        ([], "its kind should be one of standard-normal, gaussian-mixture, flow, got None"),
+        ([], "its kind should be one of gaussian-mixture, flow, got None"),
         (DESCRIPTION | {"kind": "vampprior"}, "its kind should be one of"),
         (DESCRIPTION | {"kind": ["flow"]}, "its kind should be one of"),
         (DESCRIPTION | {"rank": 1}, "a gaussian-mixture is described by latent_dim, components, got"),
@@ -219,7 +252,6 @@ def store(path: Path, description: Any, tensors: dict[str, Tensor]) -> Path:
         (DESCRIPTION | {"latent_dim": 4096, "components": 10_000}, "numbers, more than the 12,000,000 allowed"),
         ({"kind": "flow", "latent_dim": 4096, "layers": 64, "width": 4096}, "more than the 12,000,000 allowed"),
         ({"kind": "flow", "latent_dim": 3, "layers": 1, "width": 4}, "should hold mean, std, layers"),
-        ({"kind": "standard-normal", "latent_dim": 3}, "should hold no tensors and no other tensors"),
         (DESCRIPTION | {"components": 3}, r"weights should be F32 \[3\], got F32 \[2\]"),
     ],
 )

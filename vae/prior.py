@@ -9,6 +9,7 @@ Autoencoders", ICLR 2020, https://arxiv.org/abs/1903.12436).
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import warnings
@@ -23,9 +24,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 T = TypeVar("T")
-CHUNK = 2000  # latent vectors that a mixture scores at once, which bounds the memory
+CHUNK = 2000  # latent vectors that a mixture draws or scores at once, which bounds the memory
 MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
 MAX_ROUNDS = 30  # of expectation-maximization
+SHARES = 0.0, 0.1, 0.2, 0.3, 0.5  # of what all components have in common, to try in each covariance
+FACTORS = 1.0, 1.03, 1.06, 1.1, 1.2, 1.4, 1.7  # to try all covariances by
 MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that no layer can overflow
 MAX_NUMBERS = 12_000_000  # 48 MB, less than the hub fetches: a file from a stranger must not ask for more
 
@@ -94,7 +97,9 @@ class GaussianMixture(Prior):
         eps = eps.to(self.means.device)
         k, first = draw_component(eps[:, 0], self.weights)
         eps = torch.cat([first[:, None], eps[:, 1:]], dim=1)
-        return self.means[k] + temperature * (self.scale_tril[k] @ eps[:, :, None])[:, :, 0]
+        parts = zip(k.split(CHUNK), eps.split(CHUNK), strict=True)  # of which each row takes a matrix of its own
+        noise = torch.cat([(self.scale_tril[own] @ part[:, :, None])[:, :, 0] for own, part in parts])
+        return self.means[k] + temperature * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
         return torch.cat([self._log_joint(part).logsumexp(dim=1) for part in z.split(CHUNK)])
@@ -108,6 +113,11 @@ class GaussianMixture(Prior):
         log_normal = -0.5 * (white.square() + math.log(2 * math.pi)).sum(dim=2)
         return log_normal - self.scale_tril.diagonal(dim1=1, dim2=2).log().sum(dim=1) + self.weights.log()
 
+    @staticmethod
+    def numbers(latent_dim: int, components: int) -> int:
+        """Count the numbers of a mixture; `save_prior` refuses more than MAX_NUMBERS."""
+        return components * (1 + latent_dim + latent_dim**2)
+
     @classmethod
     def fit(cls, z: Tensor, components: int = 100, seed: int = 0) -> GaussianMixture:
         """Fit a mixture to samples of the aggregate posterior, (N, D), by expectation-maximization; it is on the CPU."""
@@ -116,13 +126,34 @@ class GaussianMixture(Prior):
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # after so many rounds little is left to gain
-            mixture = Mixture(components, reg_covar=MIN_VARIANCE, random_state=seed, max_iter=MAX_ROUNDS)
+            reg_covar = max(
+                MIN_VARIANCE, 1e-5 * z.var(dim=0).max().item()
+            )  # no less than float32 can tell from rounding
+            mixture = Mixture(components, reg_covar=reg_covar, random_state=seed, max_iter=MAX_ROUNDS)
             fitted = mixture.fit(z.cpu().numpy())
         prior = cls(z.shape[1], components)
         prior.weights.copy_(torch.from_numpy(fitted.weights_))
         prior.means.copy_(torch.from_numpy(fitted.means_))
         prior.scale_tril.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_).double()))
         return prior
+
+    def calibrate(self, z: Tensor) -> GaussianMixture:
+        """Let latent vectors that it was not fitted to, (N, D), say how wide its components should be; returns itself.
+
+        A component that was fitted to a few hundred vectors hugs them. Each covariance becomes a mean of its own and of what
+        all have in common, times a factor: that mean and that factor which make z most likely (Friedman, "Regularized
+        Discriminant Analysis", JASA 1989).
+        """
+        own = self.scale_tril.double() @ self.scale_tril.double().mT  # (K, D, D)
+        common = (self.weights[:, None, None] * own).sum(dim=0)  # (D, D)
+        shapes = [torch.linalg.cholesky(own.lerp(common, share)).float() for share in SHARES]
+        likelihoods = {}
+        for index, factor in itertools.product(range(len(shapes)), FACTORS):
+            self.scale_tril.copy_(shapes[index] * math.sqrt(factor))
+            likelihoods[index, factor] = self.log_prob(z).mean().item()
+        index, factor = max(likelihoods, key=lambda tried: likelihoods[tried])
+        self.scale_tril.copy_(shapes[index] * math.sqrt(factor))
+        return self
 
 
 def draw_component(eps: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,7 +267,6 @@ class Flow(Prior):
 
 # Each kind with the whole numbers that it is made from, and the range of each.
 KINDS: dict[str, tuple[type[Prior], dict[str, tuple[int, int]]]] = {
-    "standard-normal": (StandardNormal, {"latent_dim": (1, 4096)}),
     "gaussian-mixture": (GaussianMixture, {"latent_dim": (1, 4096), "components": (1, 10_000)}),
     "flow": (Flow, {"latent_dim": (2, 4096), "layers": (1, 64), "width": (1, 4096)}),
 }
@@ -303,7 +333,7 @@ def load_described(
             if numbers > MAX_NUMBERS:
                 raise ValueError(f"it asks for {numbers:,} numbers, more than the {MAX_NUMBERS:,} allowed")
             if set(file.keys()) != set(shapes):
-                raise ValueError(f"it should hold {', '.join(shapes) or 'no tensors'} and no other tensors")
+                raise ValueError(f"it should hold {', '.join(shapes)} and no other tensors")
             for key, shape in shapes.items():
                 found = file.get_slice(key)
                 if found.get_shape() != list(shape) or found.get_dtype() != "F32":
