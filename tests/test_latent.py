@@ -199,17 +199,6 @@ def test_a_value_that_no_picture_has_is_never_told() -> None:
         assert (Directions.fit(z, labels[:, :count], some).tell(middle)[:, 0] < 4).all()
 
 
-def test_an_orthogonal_turn_has_nothing_of_the_other_effects() -> None:
-    z, labels, _ = labelled()
-    directions = Directions.fit(z, labels, ATTRIBUTES)
-    plain, orthogonal = (directions.turn(z, {"colour": 1}, labels, orthogonal=flag) - z for flag in (False, True))
-    others = directions.effects[[0, 1, 2, 5]]
-    red = labels[:, 1] == 0
-    assert (plain[red] @ others.T).abs().max() > 0.1
-    assert (orthogonal[red] @ others.T).abs().max() < 1e-3
-    assert 0 < orthogonal[red][0].norm() < plain[red][0].norm()
-
-
 @pytest.mark.parametrize(
     ("attribute", "to", "sentence"),
     [

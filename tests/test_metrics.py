@@ -239,6 +239,15 @@ def test_frechet_distance_of_independent_gaussians_is_known() -> None:
     assert frechet_distance(a, b) == pytest.approx(1 + 1 + 0.4**2, rel=0.02)
 
 
+def test_features_of_broken_pictures_are_refused() -> None:
+    x = torch.randn(10, 3, generator=seeded())
+    broken = x.clone()
+    broken[0, 0] = math.nan
+    for compare in (frechet_distance, precision_recall):
+        with pytest.raises(ValueError, match="features are not finite"):
+            compare(x, broken)
+
+
 def test_frechet_distance_of_a_set_from_itself_is_zero() -> None:
     x = torch.randn(300, 40, generator=seeded())
     dead = torch.cat([x.relu(), torch.zeros(300, 5)], dim=1)  # features that are always zero

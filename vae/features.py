@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -119,23 +119,27 @@ def _new_classifier(channels: int, image_size: int, attributes: Attributes) -> C
 
 @torch.no_grad()
 def extract_features(network: Classifier | Inception, x: Tensor) -> Tensor:
-    """Look at pictures of any number, (N, C, H, W) uint8 or in [0, 1], in chunks -> features, (N, F)."""
-    return torch.cat([network.features(_to_unit(part)) for part in x.split(CHUNK)])
+    """Look at pictures of any number, (N, C, H, W) uint8 or in [0, 1], in chunks -> features, (N, F), on the network's device."""
+    return torch.cat([network.features(part) for part in _parts(network, x)])
 
 
 @torch.no_grad()
 def classify(network: Classifier, x: Tensor) -> Tensor:
-    """Look at pictures of any number, (N, C, H, W) uint8 or in [0, 1], in chunks -> predictions, (N, attributes)."""
-    return torch.cat([network.predict(_to_unit(part)) for part in x.split(CHUNK)])
+    """Look at pictures of any number, (N, C, H, W) uint8 or in [0, 1], in chunks -> predictions, (N, attributes), there, too."""
+    return torch.cat([network.predict(part) for part in _parts(network, x)])
 
 
 def accuracy(network: Classifier, pictures: Pictures) -> Tensor:
     """Return for each attribute the part of pictures whose value the classifier tells right, (attributes,) in [0, 1]."""
-    return (classify(network, pictures.images) == pictures.labels).double().mean(dim=0)
+    return (classify(network, pictures.images).cpu() == pictures.labels.cpu()).double().mean(dim=0)
 
 
-def _to_unit(x: Tensor) -> Tensor:
-    return to_unit(x) if x.dtype == torch.uint8 else x
+def _parts(network: nn.Module, x: Tensor) -> Iterator[Tensor]:
+    """Yield pictures in chunks, each in [0, 1] and on the device of the network."""
+    device = next(network.parameters()).device
+    for part in x.split(CHUNK):
+        part = part.to(device)
+        yield to_unit(part) if part.dtype == torch.uint8 else part
 
 
 def train(pictures: Pictures, *, mirror: bool, epochs: int = EPOCHS, seed: int = 0) -> Classifier:

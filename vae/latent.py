@@ -238,29 +238,18 @@ class Directions:
         z: Tensor,
         to: Mapping[str, Tensor | float],
         since: Tensor | None = None,
-        *,
-        orthogonal: bool = False,
     ) -> Tensor:
         """Move latent vectors, (B, D), so that attributes come to other positions: same shape, same device.
 
         to: the attributes to turn, and where to, (B,) or one position for all; see `place`.
         since: where all attributes stand before, (B, A); by default what `tell` tells.
-        orthogonal: leave out what lies along the effects of the attributes that are not turned. With more values than
-            latent dimensions in use, nothing may be left.
         Raises ValueError on an unknown attribute or a position beyond its values.
         """
         old = (self.tell(z) if since is None else since.cpu()).float()
         new = old.clone()
-        turned = [self._index(name) for name in to]
-        for index, position in zip(turned, to.values(), strict=True):
-            new[:, index] = torch.as_tensor(position, dtype=torch.float32).cpu()
-        move = self.place(new) - self.place(old)
-        others = [part for index, part in enumerate(self.effects.split(self.sizes)) if index not in turned]
-        if orthogonal and others:
-            _, strength, basis = torch.linalg.svd(torch.cat(others), full_matrices=False)
-            basis = basis[strength > 1e-4 * strength[0]]
-            move = move - move @ basis.T @ basis
-        return z + move.to(z)
+        for name, position in to.items():
+            new[:, self._index(name)] = torch.as_tensor(position, dtype=torch.float32).cpu()
+        return z + (self.place(new) - self.place(old)).to(z)
 
     def _index(self, attribute: str) -> int:
         if attribute not in self.attributes:

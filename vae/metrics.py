@@ -116,7 +116,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         |μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½)                                     Heusel et al. 2017, equation 6
 
     ("GANs Trained by a Two Time-Scale Update Rule", NIPS 2017, https://arxiv.org/abs/1706.08500.) With fewer pictures
-    it comes out larger, so compare only equal numbers. Raises ValueError on other shapes or fewer than two rows.
+    it comes out larger, so compare only equal numbers. Raises ValueError on other shapes, fewer than two rows or features
+    that are not finite.
     """
     _check_features(a, b, more_than=1)
     a, b = a.detach().cpu().double(), b.detach().cpu().double()  # there: MPS has no float64
@@ -144,7 +145,7 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3, chunk: int = 1
     A picture lies among others if it is no further from one of them than that one's k-th nearest neighbour among them
     (Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", NeurIPS 2019,
     https://arxiv.org/abs/1904.06991). `chunk` rows of distances are held at once, which bounds the memory.
-    Raises ValueError on other shapes or no more than k rows.
+    Raises ValueError on other shapes, no more than k rows or features that are not finite.
     """
     _check_features(real, generated, more_than=k)
     real, generated = real.detach().float(), generated.detach().float()
@@ -168,6 +169,8 @@ def _check_features(a: Tensor, b: Tensor, more_than: int) -> None:
             f"expected two sets of more than {more_than} rows of equally many features, "
             f"got shapes {(*a.shape,)} and {(*b.shape,)}"
         )
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("features are not finite: the weights give broken pictures")
 
 
 # --- how the latent space is used ------------------------------------------------------------------------------------
