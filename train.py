@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.card import CURVES, GENERATED, SAMPLES, model_card
+from vae.card import CURVES, GENERATED, ODD, SAMPLES, describe_runs, model_card
 from vae.data import DATASETS, Pictures, augment, batches, binarize, load_dataset
 from vae.evaluate import calibrate, default_num_held_out, directions_of, draw_samples, evaluate
 from vae.hub import (
@@ -247,8 +247,9 @@ def train(config: TrainConfig) -> None:
         log_prior = StandardNormal().log_prob  # of each sample, where the known KL would be a mean over all of them
 
     pushes = Pushes(config)
-    pictures = pictures._replace(images=images[:LABELLED], labels=pictures.labels[: len(images)][:LABELLED])
-    results = Results(config, accelerator, model_config, images, held_out, test_images, pictures)
+    seen = binarize(images, config.seed) if config.binarize else images  # as the encoder sees them
+    pictures = pictures._replace(images=seen[:LABELLED], labels=pictures.labels[: len(seen)][:LABELLED])
+    results = Results(config, accelerator, model_config, seen, held_out, test_images, pictures)
     total_steps = max(1, round(config.epochs * (len(images) // batch_size)))
     start, progress = time.monotonic(), 0.0
     with interruptions(results) as interrupted, progress_bar(accelerator) as bar:
@@ -397,6 +398,15 @@ def beginning(first: VAE, config: VAEConfig) -> VAE:
     return model
 
 
+def training_of(init: str | None) -> dict[str, Any] | None:
+    """Read how the weights to begin with were trained; None if they don't say it, or not as this program does."""
+    try:
+        training = read_metrics(find_model(init)).get("training") if init else None
+        return training if training and describe_runs(training) else None
+    except ODD:
+        return None
+
+
 def learning_rate(progress: float) -> float:
     """Return the part of the peak learning rate due at a progress from 0 to 1: a linear rise, then half a cosine."""
     if progress < WARMUP:
@@ -491,7 +501,7 @@ class Results:
             "binarize": config.binarize,
             "keep": config.keep,
             "samples": config.samples,
-            "init": config.init and read_metrics(find_model(config.init)).get("training"),
+            "init": training_of(config.init),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "accelerate")},
         }

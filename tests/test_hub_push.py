@@ -186,10 +186,13 @@ def test_odd_figures_make_no_card(tmp_path: Path, change: dict[str, Any]) -> Non
 
 def test_a_strangers_command_does_not_break_out_of_the_card() -> None:
     metrics = read_metrics(Path(FASHION))
-    hostile = {"command": "x`\n\n<img src=http://evil/t.png>", "device": "cpu\n\n# Title"}
+    hostile = {"command": "x`\n\n<img src=http://evil/t.png>", "device": "[cpu](http://evil)<img>\n\n# Title"}
     card = model_card(OURS, read_config(Path(FASHION)), metrics | {"training": metrics["training"] | hostile}, ())
     assert "`x <img src=http://evil/t.png>` (" in card
     assert "# Title" not in card
+    assert r"minutes on \[cpu\](http://evil)&lt;img&gt;)" in card
+    with pytest.raises(ValueError, match="the metrics of somebody/new are not what"):
+        model_card(OURS, read_config(Path(FASHION)), metrics | {"training": metrics["training"] | {"device": " "}}, ())
 
 
 # --- the Space ---

@@ -148,6 +148,11 @@ def test_it_goes_on_from_the_weights_of_another_model(pictures: Path, tmp_path: 
     assert card.count("train.py --dataset folder") == 2
     assert "the weights are\nthose of its end." in card
     assert "the last weights, of epoch 1.0, are in" in done.stdout
+    # Weights are good for that, too, if a stranger's file says nonsense of them.
+    (first / "metrics.json").write_text('{"training": {"device": ""}}')
+    done = run_train(*options, *still, "--output", second, "--init", first)
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(second)["training"]["init"] is None
     for arguments, sentence in (
         (("--output", first), "--output would replace the weights to begin with"),
         (("--output", second, "--latent-dim", 9), "are of latent_dim 8, and 9 is asked for: give --latent-dim 8"),

@@ -14,6 +14,9 @@ from vae.model import VAEConfig
 
 SAMPLES, CURVES, GENERATED, PRIOR = "samples.png", "curves.png", "generated.png", "prior.safetensors"
 
+# What it may come to, to read figures from a stranger's file that are not what they should be.
+ODD = KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError
+
 LICENCES = {"apache-2.0": "Apache-2.0", "cc-by-4.0": "CC BY 4.0"}
 
 
@@ -52,7 +55,7 @@ def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], files: Col
 
 {_use(name, config, files, metrics)}
 {_measured(name, config, metrics, files)}"""
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except ODD as error:
         raise ValueError(f"the metrics of {name} are not what train.py writes ({error!r}): train it again") from error
 
 
@@ -115,7 +118,7 @@ pictures = generate(model, seeds=range(16))  # (16, {config.channels}, {config.i
 A picture of {config.channels}×{config.image_size}×{config.image_size} becomes {config.latent_dim} numbers and comes back.
 
 Limits: it knows only pictures like those that it was trained on, and makes of any other the nearest that it knows;
-pictures decoded from N(0, I) are softer and odder than reconstructions{", those from the fitted prior hardly" if is_fitted else ""}.
+pictures decoded from N(0, I) are softer and odder than reconstructions{", those from the fitted prior less so" if is_fitted else ""}.
 {credit}"""
 
 
@@ -133,11 +136,21 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
         rows[f"calibrated {scale}"] = f"{test['scale']:.4f}"
     rows |= {
         "squared error of a pixel, from the posterior mean": f"{error(test['mse'])} ({test['psnr']:.2f} dB)",
+        "the same, from a sample of the posterior": f"{error(test['sample_mse'])} ({test['sample_psnr']:.2f} dB)",
         f"the same of PCA with {config.latent_dim} components": f"{error(test['pca_mse'])} ({psnr(test['pca_mse']):.2f} dB)",
+        "structural similarity (SSIM), from the mean, from a sample": f"{test['ssim']:.4f}, {test['sample_ssim']:.4f}",
         "active units": f"{test['active_units']} of {config.latent_dim}",
     }
+    if likelihood := metrics.get("likelihood"):
+        rows[f"log-likelihood, bound of {likelihood['samples']:,} samples, {likelihood['pictures']:,} pictures"] = (
+            f"{likelihood['bound']:.2f} ± {likelihood['standard_error']:.2f} nats (their ELBO: {likelihood['elbo']:.2f})"
+        )
+    if latents := metrics.get("latents"):
+        least, most = latents["mutual_information"], latents.get("mutual_information_at_most", latents["kl"])
+        rows["mutual information of picture and latents"] = f"{least:.1f} to {most:.1f} nats"
+        least, most = latents.get("marginal_kl_at_least", 0.0), latents["marginal_kl"]
+        rows["KL divergence of all latents together from N(0, I)"] = f"{least:.1f} to {most:.1f} nats"
     table = "\n".join(f"| {row} | {value} |" for row, value in rows.items())
-    runs = _runs(training)
     sheet = "New pictures from the model's own prior, seeds 0 to 99"
     generated = f"\n![{sheet}]({GENERATED})\n\n{sheet}.\n" if GENERATED in files else ""
     licence = f" Weights: {LICENCES[spec.model_licence]}." if spec.model_licence else ""
@@ -146,7 +159,7 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
 |---|---|
 {table}
 
-{_generation(metrics)}{_attributes(metrics)}Trained by {runs}; {training["pictures"]:,} pictures, {config.num_parameters:,} parameters, likelihood
+{_generation(metrics)}{_attributes(metrics)}Trained by {describe_runs(training)}; {training["pictures"]:,} pictures, {config.num_parameters:,} parameters, likelihood
 `{config.likelihood}`. {training["validation_pictures"]:,} more pictures were held out from training, and the weights are
 {"those of its end" if training.get("keep") == "last" else "those that did best on them"}. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
 {curves}{generated}
@@ -154,13 +167,16 @@ Data: {spec.title}, {spec.source}, licence {spec.licence}.{licence}
 """
 
 
-def _runs(training: dict[str, Any]) -> str:
-    """Say which commands made the weights, the first one first, and how long they took."""
+def describe_runs(training: dict[str, Any]) -> str:
+    """Say which commands made the weights, the first one first, and how long they took.
+
+    Raises one of ODD if that is not what train.py wrote.
+    """
     runs: list[str] = []
     run: dict[str, Any] | None = training
     while run:
         command = " ".join(str(run["command"]).replace("`", "").split())  # it may be a stranger's
-        device = str(run["device"]).split()[0]
+        device = plain(str(run["device"])).split()[0]
         runs.insert(0, f"`{command}` ({run['epochs']:.1f} epochs, {run['seconds'] / 60:.0f} minutes on {device})")
         run = run.get("init")
     return ", then ".join(runs)
@@ -172,24 +188,38 @@ def _generation(metrics: dict[str, Any]) -> str:
     if not measured:
         return ""
     rows = {
-        "training-pictures": "real pictures (from the training set)",
-        "reconstruction": "reconstructions from the posterior mean",
-        "standard-normal": "new pictures from N(0, I)",
-        "prior": "new pictures from the fitted prior",
+        "real pictures (from the training set)": measured["training-pictures"],
+        "reconstructions from the posterior mean": measured["reconstruction"],
+        "new pictures from N(0, I)": measured["standard-normal"],
     }
+    if "prior" in measured:
+        rows["new pictures from the fitted prior"] = measured["prior"]
+    priors = metrics.get("priors") or {}
+    for name, row in priors.items():
+        if "frechet" in row:
+            rows[f"from {plain(name)} (latents of held-out pictures: {row['held_out']:.1f} nats)"] = row
     table = "\n".join(
-        f"| {title} | {row['frechet']:.3f} ± {row['frechet_spread']:.3f} | {row['precision']:.3f} | {row['recall']:.3f} |"
-        for key, title in rows.items()
-        if (row := measured.get(key))
+        f"| {title} | " + " | ".join(_mean_and_spread(row, key) for key in ("frechet", "precision", "recall")) + " |"
+        for title, row in rows.items()
     )
+    features = "of Inception v3 (the usual FID)"
+    if measured["features"] in DATASETS:
+        features = f"of the classifier `{measured['features']}` that comes with the package"
+        if "accuracy" in measured:
+            features += f" and tells {100 * measured['accuracy']:.2f} % of the test pictures right"
     return f"""| {measured["pictures"]:,} of each against as many test pictures | Fréchet distance | precision | recall |
 |---|---|---|---|
 {table}
 
-By the features of the classifier `{measured["features"]}` that comes with the package; mean and standard deviation over
+By the features {features}; mean and standard deviation over
 {measured["seeds"]} draws. Distances by other features can't be compared with these.
 
 """
+
+
+def _mean_and_spread(row: dict[str, float], key: str) -> str:
+    spread = row.get(f"{key}_spread")
+    return f"{row[key]:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
 
 
 def _attributes(metrics: dict[str, Any]) -> str:
