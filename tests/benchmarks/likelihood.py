@@ -9,15 +9,18 @@ on some of them, drawn by chance: the sum estimates the bound of 5,000 samples o
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
 import torch
 import tyro
+from accelerate import PartialState
 
-from vae import VAE
+from vae import VAE, StandardNormal
 from vae.data import binarize, load_dataset
 from vae.hub import METRICS, read_metrics, write_json
 from vae.images import to_unit
@@ -36,7 +39,7 @@ def main(
     """Print the figures as JSON.
 
     Args:
-        model: A folder that train.py wrote, with --likelihood bernoulli --binarize dynamic.
+        model: A folder that train.py wrote, with --binarize dynamic; p(z) is what it was trained with.
         data_dir: Where the files of its dataset are.
         few: Samples of z for each test picture.
         many: Samples of z for each picture of the subset.
@@ -44,18 +47,21 @@ def main(
         chunk: Latent vectors decoded at once; a GPU wants more.
         write: Put the figures into the folder's metrics.json, too.
     """
-    loaded = VAE.from_pretrained(model).to(memory_format=torch.channels_last)
+    loaded, device = VAE.from_pretrained(model).to(memory_format=torch.channels_last), PartialState().device
     metrics = read_metrics(model)
-    seed = int(metrics["training"]["seed"])
-    x = to_unit(binarize(load_dataset(metrics["dataset"], data_dir, "test").images, seed))
+    training = metrics.get("training", {})
+    if not training.get("binarize"):
+        raise ValueError(f"{model} was not trained by train.py --binarize dynamic")
+    prior = copy.deepcopy(loaded.prior) if training["prior"] == "flow" else StandardNormal()
+    loaded, prior, seed = loaded.to(device), prior.to(device), training["seed"]
+    x = to_unit(binarize(load_dataset(metrics["dataset"], data_dir, "test").images, seed)).to(device)
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:subset]
     began = time.monotonic()
 
     def bound(pictures: torch.Tensor, samples: int, seed: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return importance_weighted_bound(
-            loaded, pictures, samples, prior=loaded.prior, chunk=chunk, generator=generator
-        ).double()
+        generator = torch.Generator(device).manual_seed(seed)
+        values = importance_weighted_bound(loaded, pictures, samples, prior=prior, chunk=chunk, generator=generator)
+        return values.cpu().double()
 
     all_few = bound(x, few, seed=0)
     gains = bound(x[chosen], many, seed=1) - all_few[chosen]
@@ -75,9 +81,11 @@ def main(
     }
     print(json.dumps(figures, indent=2))
     if write:
-        write_json(model / METRICS, metrics | {"likelihood": figures})
+        write_json(model / METRICS, metrics | {"published_likelihood": figures})
 
 
 if __name__ == "__main__":
-    with torch.no_grad():
+    try:
         tyro.cli(main, config=(tyro.conf.PositionalRequiredArgs,))
+    except (ValueError, OSError) as error:
+        sys.exit(f"likelihood.py: {error}")

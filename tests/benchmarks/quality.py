@@ -5,8 +5,9 @@
 
 Each model trains for so many minutes on this machine, one after another, on the same pictures: pythae's VAE with its
 own convolutional network, pythae's VAE and RAE with our encoder and decoder, all by pythae's own trainer with the
-settings of its README, and ours by train.py. Each then draws by its own best way, which for pythae's is a Gaussian
-mixture fitted to its latents. The Fréchet distances are by the same code, features and test pictures for all.
+settings of its README, in float32 (its mixed precision is for CUDA), and ours by train.py with bf16. Each then draws by
+its own best way, which for pythae's is a Gaussian mixture fitted to its latents. The Fréchet distances are by the same
+code, features and test pictures for all.
 """
 
 from __future__ import annotations
@@ -131,7 +132,9 @@ def train_pythae(model: Any, images: Tensor, held_out: Tensor, minutes: float, c
     return Contestant(parameters, clock.steps * config.per_device_train_batch_size / (60 * minutes), again, draw)
 
 
-def train_ours(dataset: str, data_dir: Path, images: Tensor, minutes: float, components: int) -> Contestant:
+def train_ours(
+    dataset: str, data_dir: Path, images: Tensor, held_out: Tensor, minutes: float, components: int
+) -> Contestant:
     """Train our model by train.py, and fit the mixture as vae.evaluate does."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--dataset", dataset, "--data-dir", data_dir, "--output", folder, "--minutes", minutes]
@@ -140,9 +143,8 @@ def train_ours(dataset: str, data_dir: Path, images: Tensor, minutes: float, com
         subprocess.run([sys.executable, ROOT / "train.py", *map(str, options)], check=True)
         model = VAE.from_pretrained(folder).to(memory_format=torch.channels_last)
         training = json.loads((Path(folder) / "metrics.json").read_text())["training"]
-    model.prior = GaussianMixture.fit(
-        encode(model, images[:FITTED]).sample(torch.Generator().manual_seed(0)), components
-    )
+    z, others = (encode(model, part).sample(torch.Generator().manual_seed(0)) for part in (images[:FITTED], held_out))
+    model.prior = GaussianMixture.fit(z, components).calibrate(others)
     return Contestant(
         model.config.num_parameters,
         training["epochs"] * training["pictures"] / training["seconds"],
@@ -195,7 +197,7 @@ def main(
         "pythae RAE-L2, our network": lambda: pythae(
             lambda: theirs_with_our_network(pythae_models.RAE_L2, pythae_models.RAE_L2_Config)
         ),
-        "ours": lambda: train_ours(dataset, data_dir, images, minutes, components),
+        "ours": lambda: train_ours(dataset, data_dir, images, held_out, minutes, components),
     }
     table: dict[str, dict[str, float]] = {}
     rows = [to_unit(test[:COLUMNS])]

@@ -1,0 +1,65 @@
+"""The benchmark that needs nothing that is not installed: does it measure what it says?"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import small_model
+
+from vae import Flow
+from vae.data import binarize, load_examples
+from vae.hub import read_metrics
+from vae.images import to_unit
+from vae.metrics import importance_weighted_bound
+
+SCRIPT = Path(__file__).with_name("benchmarks") / "likelihood.py"
+
+
+@pytest.fixture
+def likelihood(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module, with examples in the place of the test set."""
+    spec = importlib.util.spec_from_file_location("likelihood", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "likelihood", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "load_dataset", lambda name, *_: load_examples(name))
+    return module
+
+
+@pytest.mark.parametrize("prior", ["normal", "flow"])
+def test_where_the_subset_is_all_pictures_nothing_is_estimated(
+    likelihood: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], prior: str
+) -> None:
+    model = small_model(likelihood="bernoulli")
+    model.prior = Flow(6, 1, 8)
+    model.prior.mean.fill_(1.0)  # far from N(0, I)
+    model.save_pretrained(tmp_path)
+    metrics = {"dataset": "mnist", "training": {"binarize": "dynamic", "prior": prior, "seed": 3}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    likelihood.main(tmp_path, few=2, many=30, subset=1000, write=True)
+    figures = json.loads(capsys.readouterr().out)
+    assert read_metrics(tmp_path)["published_likelihood"] == figures
+
+    x = to_unit(binarize(load_examples("mnist").images, 3))
+    trained_with = model.prior if prior == "flow" else None
+    generator = torch.Generator().manual_seed(5)
+    bound = importance_weighted_bound(model, x, 30, prior=trained_with, generator=generator).mean().item()
+    assert figures["negative_log_likelihood"] == pytest.approx(-bound, abs=0.1)
+    assert figures["gain_of_many"] == pytest.approx(bound - figures["bound_of_few"], abs=0.1)
+    assert figures["pictures"] == figures["subset"] == len(x)
+
+
+def test_grey_pictures_have_no_published_likelihood(tmp_path: Path) -> None:
+    small_model().save_pretrained(tmp_path)
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"likelihood.py: {tmp_path} was not trained by train.py --binarize dynamic\n"
