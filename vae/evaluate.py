@@ -254,7 +254,7 @@ def default_num_held_out(pictures: int) -> int:
 
 
 def fit_priors(
-    model: VAE, pictures: Pictures, unseen: int | None = None, components: Iterable[int] = (100, 200, 300)
+    model: VAE, pictures: Pictures, unseen: int | None = None, components: Iterable[int] = (100, 200)
 ) -> list[FittedPrior]:
     """Fit mixtures and a flow to where the encoder puts training pictures: the best comes first.
 
@@ -418,7 +418,7 @@ def main(
     features: str | None = None,
     fit_prior: bool = False,
     fit_directions: bool = False,
-    prior: Literal["mixture-100", "mixture-200", "mixture-300", "flow", "attributes"] | None = None,
+    prior: Literal["mixture-100", "mixture-200", "flow", "attributes"] | None = None,
     write: bool = False,
     check: bool = False,
 ) -> None:
