@@ -101,7 +101,7 @@ def test_labels_become_directions_and_can_be_measured(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "no classifier comes for celeba: one is trained" in done.stdout
     assert read_metrics(output)["attributes"]["smiling"].keys() == {
-        *("told", "reconstructed", "told_by_latents", "turned", "kept", "kept_of", "orthogonal")
+        *("told", "reconstructed", "told_by_latents", "turned", "kept", "kept_of")
     }
 
 
