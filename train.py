@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.card import CURVES, GENERATED, ODD, SAMPLES, describe_runs, model_card
+from vae.card import CURVES, GENERATED, MALFORMED, SAMPLES, describe_runs, model_card
 from vae.data import DATASETS, Pictures, augment, batches, binarize, load_dataset
 from vae.evaluate import calibrate, default_num_held_out, directions_of, draw_samples, evaluate
 from vae.hub import (
@@ -403,7 +403,7 @@ def training_of(init: str | None) -> dict[str, Any] | None:
     try:
         training = read_metrics(find_model(init)).get("training") if init else None
         return training if training and describe_runs(training) else None
-    except ODD:
+    except MALFORMED:
         return None
 
 

@@ -14,8 +14,8 @@ from vae.model import VAEConfig
 
 SAMPLES, CURVES, GENERATED, PRIOR = "samples.png", "curves.png", "generated.png", "prior.safetensors"
 
-# What it may come to, to read figures from a stranger's file that are not what they should be.
-ODD = KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError
+# What is raised where figures of a stranger's file are not what train.py writes.
+MALFORMED = KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError
 
 LICENCES = {"apache-2.0": "Apache-2.0", "cc-by-4.0": "CC BY 4.0"}
 
@@ -55,7 +55,7 @@ def model_card(name: str, config: VAEConfig, metrics: dict[str, Any], files: Col
 
 {_use(name, config, files, metrics)}
 {_measured(name, config, metrics, files)}"""
-    except ODD as error:
+    except MALFORMED as error:
         raise ValueError(f"the metrics of {name} are not what train.py writes ({error!r}): train it again") from error
 
 
@@ -170,7 +170,7 @@ Data: {spec.title}, {spec.source}, licence {spec.licence}.{licence}
 def describe_runs(training: dict[str, Any]) -> str:
     """Say which commands made the weights, the first one first, and how long they took.
 
-    Raises one of ODD if that is not what train.py wrote.
+    Raises one of MALFORMED if it is not what train.py wrote.
     """
     runs: list[str] = []
     run: dict[str, Any] | None = training

@@ -126,9 +126,8 @@ class GaussianMixture(Prior):
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # after so many rounds little is left to gain
-            reg_covar = max(
-                MIN_VARIANCE, 1e-5 * z.var(dim=0).max().item()
-            )  # no less than float32 can tell from rounding
+            # No less than what float32 can tell from rounding, whatever the scale of the latents.
+            reg_covar = max(MIN_VARIANCE, 1e-5 * z.var(dim=0).max().item())
             mixture = Mixture(components, reg_covar=reg_covar, random_state=seed, max_iter=MAX_ROUNDS)
             fitted = mixture.fit(z.cpu().numpy())
         prior = cls(z.shape[1], components)
