@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ MAX_SHOWN = 100  # letters that an error repeats of what a visitor sent
 LAUNCH_OPTIONS: dict[str, Any] = {
     "max_file_size": MAX_UPLOAD_BYTES,
     "state_session_capacity": MAX_SESSIONS,
+    "enable_monitoring": False,
     "ssr_mode": False,  # it would need Node
 }
 
@@ -95,6 +96,7 @@ class Page(gr.Blocks):
     def launch(self, **options: Any) -> Any:
         """Start the page as `gr.Blocks.launch` does, with limits."""
         self.queue(default_concurrency_limit=MAX_AT_ONCE, max_size=MAX_QUEUED, api_open=False)
+        self._queue.ANALYTICS_MAX_EVENTS = 100  # it is summed up at every event
         return super().launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)]}, **options)
 
     async def preprocess_data(
@@ -128,9 +130,9 @@ class Page(gr.Blocks):
                 return await super().process_api(function, *arguments, **options)
         except gr.Error:
             raise
-        except Exception:
+        except Exception as error:  # a fault of ours
             print("\n".join(line[:300] for line in traceback.format_exc().splitlines()), file=sys.stderr)
-            raise told(RuntimeError("something went wrong on this page: try again")) from None
+            raise told(RuntimeError("something went wrong on this page: try again")) from error
 
     @asynccontextmanager
     async def _room(self, function: Any, session: str | None) -> AsyncIterator[None]:
@@ -178,6 +180,22 @@ def keep(picture: Image.Image, cache: str) -> str:
     return str(path)
 
 
+# What is open of gradio's routes: it also has some that run ffmpeg, fetch addresses for visitors, or write files.
+ROUTES = "/gradio_api/"
+POSTED = ("upload", "queue/join", "call/", "run/", "api/", "cancel", "reset")
+CLOSED = ("proxy=", "file/", "deep_link", "stream/", "runs", "run-history", "dev/", "custom_component/")
+
+
+def is_open(method: str, path: str) -> bool:
+    """Tell whether a request may reach gradio; of files, those in this page's cache only."""
+    _, is_route, name = path.partition(ROUTES)
+    if method not in ("GET", "HEAD"):
+        return bool(is_route) and name.startswith(POSTED)
+    if name.startswith("file="):  # by name alone: gradio looks at whatever is named, before it refuses
+        return Path(os.path.abspath(get_upload_folder())) in Path(os.path.abspath(name[5:])).parents
+    return not name.startswith(CLOSED)
+
+
 Message = MutableMapping[str, Any]
 WRONG_REQUEST = LookupError, ValueError, TypeError, AssertionError
 
@@ -196,6 +214,8 @@ class Border:
     ) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if not is_open(scope["method"], scope["path"]):
+            return await JSONResponse({"detail": "The page has nothing there."}, status_code=404)(scope, receive, send)
         headers = dict(scope["headers"])
         is_multipart = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
         limit = MAX_MULTIPART_BYTES if is_multipart else MAX_REQUEST_BYTES
@@ -217,7 +237,9 @@ class Border:
 
         try:
             return await self.app(scope, receive_some, note_and_send)
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception):  # such as that of a request that the visitor ended
+                raise
             place = traceback.extract_tb(error.__traceback__)[-1]
             line = f"{scope['method']} {scope['path']}: {error!r:.200} ({Path(place.filename).name}:{place.lineno})"
             print(repr(line[:400])[1:-1], file=sys.stderr)

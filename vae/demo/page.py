@@ -160,5 +160,7 @@ def example_gallery(
         api_visibility="private",
         show_progress="hidden",
     )
-    gallery.select(in_one_sentence(choose), [model], [picture, is_own], api_visibility="private", show_progress="hidden")
+    gallery.select(
+        in_one_sentence(choose), [model], [picture, is_own], api_visibility="private", show_progress="hidden"
+    )
     picture.input(lambda: True, None, is_own, api_visibility="private", show_progress="hidden")

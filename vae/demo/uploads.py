@@ -20,7 +20,7 @@ import vae.decode
 from vae.decode import Picture, Values, read_frames, write_frames
 from vae.images import OVERSAMPLING, to_tensor
 
-MAX_UPLOAD_BYTES = 20_000_000
+MAX_UPLOAD_BYTES = 20 * 2**20
 DECODE_SECONDS = 1.5  # a telephone's photograph takes a tenth of it
 START_SECONDS = 60  # on a busy machine; importing takes a third of a second
 MAX_WAITING = 8  # visitors who wait for the one decoder
@@ -57,7 +57,7 @@ def read_own_file(path: str) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(unknown)
             if status.st_size > MAX_UPLOAD_BYTES:
-                raise ValueError(f"a picture may have at most {MAX_UPLOAD_BYTES // 1_000_000} MB: make it smaller first")
+                raise ValueError(f"a picture may have at most {MAX_UPLOAD_BYTES // 2**20} MB: make it smaller first")
             return file.read(MAX_UPLOAD_BYTES)
     except (OSError, UnicodeError):
         raise ValueError(unknown) from None
@@ -91,7 +91,9 @@ class Decoder:
         finally:
             self._room.release()
         if answer is None:
-            raise ValueError(f"{name} could not be decoded within {self.seconds:g} s: save it as an ordinary PNG or JPEG")
+            raise ValueError(
+                f"{name} could not be decoded within {self.seconds:g} s: save it as an ordinary PNG or JPEG"
+            )
         head, pixels = json.loads(answer[0]), answer[1]
         if "error" in head:
             raise ValueError(head["error"])
