@@ -10,8 +10,11 @@ import json
 import math
 import os
 import re
+import signal
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -26,6 +29,7 @@ MAX_PIXELS = 50_000_000  # a few hundred kilobytes of PNG can unfold to gigabyte
 MAX_DECODED_BYTES = 256_000_000  # of the file's own pixels: 50 million of 16-bit RGBA would be 400 MB
 MAX_SCANS = 32  # of a JPEG; progressive ones have about ten, and each costs a pass over all pixels
 WORKER_BYTES = 640 * 2**20  # of memory that the page's process may take
+WORKER_SECONDS = 1.5  # of processor time for a picture; a telephone's photograph takes a tenth of it
 
 # The largest values of cameras and scanners, whose pictures come in types of 16 bits and more; 1 is for masks.
 WHITES = (1, 255, 1023, 4095, 16383, 65535)
@@ -70,7 +74,8 @@ def read_picture(data: bytes, name: str = "the picture", side: int | None = None
         raise ValueError(f"{name} takes too much memory to decode: make it smaller first") from None
     except Exception as error:  # on broken files Pillow's decoders raise whatever comes to hand
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{name} could not be read, the file seems to be broken ({reason})") from error
+        because = f" ({reason})" if reason else ""
+        raise ValueError(f"{name} could not be read, the file seems to be broken{because}") from error
 
 
 class _TooMuchError(Exception):
@@ -156,7 +161,15 @@ def flatten(picture: Image.Image, side: int | None = None, values: Values = "aut
 
 
 _BROKEN_EXIF = (
-    SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, EOFError, struct.error
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    struct.error,
 )
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -230,7 +243,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     while frames := read_frames(requests):
         options, data = frames
         try:
-            image, note = read_picture(data, **json.loads(options))
+            with _limited_time():
+                image, note = read_picture(data, **json.loads(options))
             head, pixels = {"mode": image.mode, "size": image.size, "note": note}, image.tobytes()
         except ValueError as error:
             head, pixels = {"error": str(error)}, b""
@@ -251,6 +265,18 @@ def read_frames(stream: BinaryIO) -> tuple[bytes, bytes] | None:
     head, body = struct.unpack("<II", lengths)
     parts = stream.read(head), stream.read(body)
     return parts if (len(parts[0]), len(parts[1])) == (head, body) else None
+
+
+@contextmanager
+def _limited_time() -> Iterator[None]:
+    """Let the system end this process once it has taken too much of a processor's time, however busy the machine is."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_PROF, WORKER_SECONDS)
+    try:
+        yield
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _limit_memory() -> None:

@@ -388,13 +388,14 @@ class Attacked:
                 [sys.executable, "app.py", "--port", str(port)], stdout=log, stderr=subprocess.STDOUT, env=environment
             )
         deadline = time.monotonic() + 120
-        while self.address.encode() not in self.log.read_bytes():
+        while b"public link" not in self.log.read_bytes():  # said last
             assert time.monotonic() < deadline
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.2)
         self.client = httpx.AsyncClient(base_url=self.address, timeout=60, limits=httpx.Limits(max_connections=400))
         self.seconds: list[float] = []
-        self.peak, self.memory = 0, list[tuple[float, int]]()
+        self.peak = self.peak_of_page = 0
+        self.memory: list[tuple[float, int]] = []
 
     async def upload(self, data: bytes, name: str) -> str:
         """Send a file as the browser does and return its path."""
@@ -417,6 +418,11 @@ class Attacked:
         self.seconds.append(time.monotonic() - start)
         return kind, said
 
+    def processor_seconds(self) -> float:
+        """Return the processor time that the page itself has taken."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def bait_taken(self) -> int:
         """Count how often a file of the bait was opened or read."""
         with contextlib.suppress(BlockingIOError):
@@ -434,7 +440,8 @@ class Attacked:
                     if int(fields["PPid"]) == self.process.pid or int(fields["Pid"]) == self.process.pid:
                         resident[int(fields["Pid"])] = int(fields.get("VmRSS", "0 kB").split()[0]) // 1024
             total = sum(resident.values())
-            self.peak = max(self.peak, total)
+            if total > self.peak:
+                self.peak, self.peak_of_page = total, resident.get(self.process.pid, 0)
             self.memory.append((time.monotonic() - start, total))
             await asyncio.sleep(0.1)
 
@@ -449,7 +456,7 @@ class Attacked:
             f"tracebacks in the log: {log.count('Traceback')}; lines: {len(log.splitlines())}, the longest of "
             f"{max(map(len, log.splitlines()))} letters"
         )
-        print(f"peak memory of the page and its decoder: {self.peak} MB")
+        print(f"peak memory of the page and its decoder: {self.peak} MB, {self.peak_of_page} of it the page's")
         print(
             f"calls: {len(seconds)}, p50 {seconds[len(seconds) // 2]:.2f} s, p95 {seconds[int(0.95 * len(seconds))]:.2f} s, "
             f"slowest {seconds[-1]:.2f} s"
@@ -464,6 +471,11 @@ async def attacked() -> AsyncIterator[Attacked]:
         page = Attacked(Path(folder))
         watching = asyncio.create_task(page.watch_memory())
         try:
+            for endpoint, values in ENDPOINTS.items():  # the first visitor waits until a model is loaded
+                kind, said = await page.ask(endpoint, values)
+                assert kind == "complete", said
+            print(f"first calls: {', '.join(f'{seconds:.2f} s' for seconds in page.seconds)}; {page.memory[-1][1]} MB")
+            page.seconds.clear()
             yield page
             await page.report()
         finally:
@@ -477,6 +489,8 @@ async def attacked() -> AsyncIterator[Attacked]:
 
 def words(said: Any) -> str:
     """Return the sentence of an error; empty if it has none."""
+    if isinstance(said, str) and said.startswith("{"):
+        said = json.loads(said)
     text = said.get("error") or said.get("detail") if isinstance(said, dict) else said
     return text if isinstance(text, str) else ""
 
@@ -568,13 +582,17 @@ async def crowd(clients: int, duration: float) -> None:
         late = max(memory for at, memory in page.memory if at > max(20, page.memory[-1][0] - 15))
         print(f"{clients} clients for {duration:.0f} s: {dict(outcome)}; broken pictures: {broken}")
         print(f"memory: {early} MB in the first 20 s, {late} MB in the last 15 s")
-        full = Counter[str]()
-        for kind, said in await asyncio.gather(
-            *(page.ask("generate", [MODEL, 64, n, 1, "fitted"]) for n in range(300))
+        every = [memory for _, memory in page.memory][:: len(page.memory) // 12 or 1]
+        print(f"memory over time: {every} MB; processor: {page.processor_seconds() / outcome['complete']:.3f} s a call")
+        seconds, full = page.seconds, Counter[str]()
+        page.seconds = []
+        for answer in await asyncio.gather(
+            *(page.ask("generate", [MODEL, 64, number, 1, "fitted"]) for number in range(300)), return_exceptions=True
         ):
-            full[kind if kind == "complete" else f"{kind}: {words(said) or json.loads(said)['detail']}"] += 1
-            page.seconds.pop()
+            kind, said = (repr(answer), "") if isinstance(answer, BaseException) else answer
+            full[kind if kind == "complete" else f"{kind} {words(said)}"] += 1
         print(f"300 calls at once: {dict(full)}")
+        page.seconds = seconds
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 
-from vae.demo.uploads import MAX_UPLOAD_BYTES
+from vae.demo.uploads import DECODER, MAX_UPLOAD_BYTES
 
 MAX_REQUEST_BYTES = 65_536  # of JSON; the page's own requests have a few thousand
 MAX_MULTIPART_BYTES = MAX_UPLOAD_BYTES + 65_536  # one file and what is around it
@@ -96,7 +96,9 @@ class Page(gr.Blocks):
     def launch(self, **options: Any) -> Any:
         """Start the page as `gr.Blocks.launch` does, with limits."""
         self.queue(default_concurrency_limit=MAX_AT_ONCE, max_size=MAX_QUEUED, api_open=False)
-        self._queue.ANALYTICS_MAX_EVENTS = 100  # it is summed up at every event
+        DECODER.start()
+        # Nobody sees them, and they would be summed up at every event.
+        self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
         return super().launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)]}, **options)
 
     async def preprocess_data(
@@ -125,6 +127,8 @@ class Page(gr.Blocks):
         if event := options.get("event_data"):
             index = event._data.get("index") if isinstance(event._data, dict) else None
             event._data = {"index": index if type(index) is int else None, "value": None}
+        if state := options.get("state"):
+            state.config_values.clear()  # 100 kB of every session, for deep links, which are closed
         try:
             async with self._room(function, options.get("session_hash")):
                 return await super().process_api(function, *arguments, **options)
