@@ -564,7 +564,8 @@ def test_no_input_takes_what_it_should_not(hostile: ModuleType, outside: Path) -
     with pytest.raises(ValueError, match="^Model must be one of mnist, got 'm{99}…$"):
         check(inputs[0], "m" * 1_000_000)
     for value in ({"url": "data:image/png;base64,"}, {"path": None, "url": "http://x"}):
-        assert check(inputs[3], value) is None
+        with pytest.raises(ValueError, match="^Original must be a picture that was uploaded"):
+            check(inputs[3], value)
 
 
 def test_what_visitors_sent_is_repeated_in_part() -> None:

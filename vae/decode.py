@@ -28,7 +28,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 MAX_PIXELS = 50_000_000  # a few hundred kilobytes of PNG can unfold to gigabytes
 MAX_DECODED_BYTES = 256_000_000  # of the file's own pixels: 50 million of 16-bit RGBA would be 400 MB
 MAX_SCANS = 32  # of a JPEG; progressive ones have about ten, and each costs a pass over all pixels
-WORKER_BYTES = 640 * 2**20  # of memory that the page's process may take
+WORKER_BYTES = 440 * 2**20  # of memory that the page's process may take: with the page itself less than 1.5 GB
 WORKER_SECONDS = 1.5  # of processor time for a picture; a telephone's photograph takes a tenth of it
 
 # The largest values of cameras and scanners, whose pictures come in types of 16 bits and more; 1 is for masks.

@@ -392,7 +392,7 @@ class Attacked:
             assert time.monotonic() < deadline
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.2)
-        self.client = httpx.AsyncClient(base_url=self.address, timeout=60, limits=httpx.Limits(max_connections=400))
+        self.client = httpx.AsyncClient(base_url=self.address, timeout=60, limits=httpx.Limits(max_connections=400, keepalive_expiry=1))
         self.seconds: list[float] = []
         self.peak = self.peak_of_page = 0
         self.memory: list[tuple[float, int]] = []
