@@ -15,7 +15,6 @@ import shlex
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,28 +30,27 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.card import CURVES, GENERATED, MALFORMED, SAMPLES, describe_runs, model_card
+from vae.card import MALFORMED, describe_runs, model_card
+from vae.config import Likelihood, VAEConfig
 from vae.data import DATASETS, Pictures, augment, batches, binarize, load_dataset
-from vae.evaluate import calibrate, default_num_held_out, directions_of, draw_samples, evaluate
-from vae.hub import (
-    CARD,
-    METRICS,
-    check_write,
-    files_to_push,
-    find_model,
-    load_model,
-    push_files,
-    read_metrics,
-    save_model,
-    write,
-    write_json,
-)
+from vae.evaluate.fit import default_num_held_out, directions_of
+from vae.evaluate.measure import calibrate, draw_samples, evaluate
+from vae.evaluate.metrics import pca_mse
+from vae.files import CARD, CURVES, GENERATED, METRICS, SAMPLES, read_metrics, write, write_json
+from vae.hub import check_write, find_model
 from vae.images import to_unit
-from vae.loss import SPECTRAL_TILT, elbo, importance_weighted, mean_error, optimal_log_scale, overall_scale
-from vae.metrics import importance_weighted_bound, pca_mse
-from vae.model import VAE, Likelihood, ResidualBlock, VAEConfig
-from vae.muon import Muon
+from vae.loss import (
+    SPECTRAL_TILT,
+    elbo,
+    importance_weighted,
+    importance_weighted_bound,
+    mean_error,
+    optimal_log_scale,
+    overall_scale,
+)
+from vae.model import VAE, ResidualBlock
 from vae.prior import Flow, StandardNormal
+from vae.training.optim import Muon
 
 WARMUP = 0.03  # part of the run in which the learning rate rises
 EMA_DECAY = 0.999  # the weights that are kept are an average over about the last 1,000 steps
@@ -98,7 +96,7 @@ class TrainConfig:
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour; only for `celeba` and `folder`, which otherwise take 3."""
     likelihood: Likelihood = "spectral"
-    """How a pixel is scored: gaussian, spectral and laplace measure their own noise, so that no weight needs tuning;
+    """How a pixel is scored: gaussian and spectral measure their own noise, so that no weight needs tuning;
     spectral, which measures it for each frequency, is the sharpest; bernoulli is for black-and-white pictures; mse is
     the tutorial's, and blurs."""
     samples: int = 1
@@ -139,8 +137,6 @@ class TrainConfig:
     push_to_hub: str | None = None
     """Repo on the Hub (owner/name) to push the model to. It is created before the training, if it isn't there, and the
     right to write to it checked; the token is that of `hf auth login` or HF_TOKEN."""
-    push_every_eval: bool = False
-    """Push also whenever better weights are found, in the background."""
     push_only: Path | None = None
     """Push the model in this folder instead of training one."""
     private: bool = False
@@ -169,14 +165,14 @@ class TrainConfig:
             raise ValueError(f"--kl-warmup is a part of the run, from 0 to 1, got {self.kl_warmup}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must be a number from 0 to {2**31 - 1}, got {self.seed}")
-        if self.push_to_hub is None and (self.push_every_eval or self.push_only or self.private):
-            raise ValueError("--push-every-eval, --push-only and --private need --push-to-hub owner/name")
+        if self.push_to_hub is None and (self.push_only or self.private):
+            raise ValueError("--push-only and --private need --push-to-hub owner/name")
 
 
 def train(config: TrainConfig) -> None:
     """Train as config says. Raises ValueError, in one sentence, if that is not possible."""
     spec = DATASETS[config.dataset]
-    first = load_model(find_model(config.init)) if config.init else None
+    first = VAE.from_pretrained(config.init) if config.init else None
     credits = [spec.attribution] + ([first.config.attribution] if first else [])
     model_config = VAEConfig(
         spec.image_size if config.image_size is None else config.image_size,
@@ -246,7 +242,6 @@ def train(config: TrainConfig) -> None:
     if log_prior is None and config.samples > 1:
         log_prior = StandardNormal().log_prob  # of each sample, where the known KL would be a mean over all of them
 
-    pushes = Pushes(config)
     seen = binarize(images, config.seed) if config.binarize else images  # as the encoder sees them
     pictures = pictures._replace(images=seen[:LABELLED], labels=pictures.labels[: len(seen)][:LABELLED])
     results = Results(config, accelerator, model_config, seen, held_out, test_images, pictures)
@@ -312,9 +307,7 @@ def train(config: TrainConfig) -> None:
             bar.update(min(100, 100 * progress) - bar.n)
             finished = progress >= 1 or stop > 0
             if accelerator.is_main_process and (finished or results.are_due(progress, minutes)):
-                is_kept = results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
-                if is_kept and not finished:  # else the last push follows at once
-                    pushes.begin(results.folder)
+                results.add(average, step, step * batch_size / len(images), minutes, reconstruction, kl)
             if finished:
                 break
     if accelerator.is_main_process:
@@ -325,20 +318,18 @@ def train(config: TrainConfig) -> None:
         if stop:
             print(f"not pushed; to push it: {push_command(config, results.folder)}")
         else:
-            push(config, results.folder, pushes)
+            push(config, results.folder)
 
 
-def push(config: TrainConfig, folder: Path, pushes: Pushes | None = None) -> None:
-    """Push the model in folder to the Hub, after those pushes that are under way.
+def push(config: TrainConfig, folder: Path) -> None:
+    """Push the model in folder to the Hub.
 
     Raises ValueError, which says how to try again, if that can't be done.
     """
     assert config.push_to_hub
     try:
-        if pushes:
-            pushes.wait()
-        files = files_to_push(folder, config.push_to_hub)
-        print("pushed:", push_files(files, config.push_to_hub, private=config.private or None))
+        model = VAE.from_pretrained(folder)
+        print("pushed:", model.push_to_hub(config.push_to_hub, private=config.private or None))
     except (ValueError, OSError, KeyboardInterrupt) as error:
         why = "stopped while pushing" if isinstance(error, KeyboardInterrupt) else error
         raise ValueError(f"{why}; {folder} is as it was, to try again: {push_command(config, folder)}") from None
@@ -348,39 +339,6 @@ def push_command(config: TrainConfig, folder: Path) -> str:
     """Say what to type to push the model in folder."""
     command = ["python", "train.py", "--push-only", str(folder), "--push-to-hub", str(config.push_to_hub)]
     return shlex.join([*command, "--private"] if config.private else command)
-
-
-class Pushes:
-    """Pushes beside the training: one at a time, and one that fails only says so, since the last comes after it."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.thread: threading.Thread | None = None
-
-    def begin(self, folder: Path) -> None:
-        """Push what folder holds now, unless the last push is still under way: then the next will."""
-        repo_id = self.config.push_to_hub
-        if repo_id is None or not self.config.push_every_eval or (self.thread and self.thread.is_alive()):
-            return
-        try:
-            files = files_to_push(folder, repo_id)  # read now: the training goes on to write
-        except (ValueError, OSError) as error:
-            tqdm.write(f"{error}; the training goes on")
-            return
-
-        def run() -> None:
-            try:
-                push_files(files, repo_id, private=self.config.private or None)
-            except ValueError as error:
-                tqdm.write(f"{error}; the training goes on")
-
-        self.thread = threading.Thread(target=run, daemon=True)  # the end of the program doesn't wait for a slow Hub
-        self.thread.start()
-
-    def wait(self) -> None:
-        """Wait for the push that is under way, if there is one."""
-        if self.thread:
-            self.thread.join()
 
 
 def beginning(first: VAE, config: VAEConfig) -> VAE:
@@ -488,11 +446,12 @@ class Results:
         with tempfile.TemporaryFile(dir=self.folder):  # now, not after an hour: may we write here?
             pass
         self.pca_mse = pca_mse(images, test_images, config.latent_dim)
+        num_parameters = sum(parameter.numel() for parameter in VAE(model_config).parameters())
         self.setting = {
             "command": shlex.join(["python", *sys.argv]),
             "pictures": len(images),
             "validation_pictures": len(held_out),
-            "parameters": model_config.num_parameters,
+            "parameters": num_parameters,
             "device": accelerator.device.type,
             "processes": accelerator.num_processes,
             "mixed_precision": config.mixed_precision,
@@ -525,7 +484,7 @@ class Results:
         is_kept = math.isfinite(reached) and (self.config.keep == "last" or reached >= self.best)
         if is_kept:
             model.directions = directions_of(model, self.labelled)
-            save_model(model, self.folder)  # first of all: whoever launched us may not wait for the rest
+            model.save_pretrained(self.folder)  # first of all: whoever launched us may not wait for the rest
         test = evaluate(model, self.test_images, model.prior)
         if not math.isfinite(reached + test["elbo"]):
             tqdm.write(f"epoch {epochs:.1f}, {minutes:.1f} min: the averaged weights give no finite ELBO")

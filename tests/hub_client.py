@@ -54,9 +54,9 @@ def push_space(repo_id: str, **options: Any) -> str:
     return hub.push_space(repo_id, **options)
 
 
-def look_for(name: str) -> Any:
+def resolve_model(name: str) -> Any:
     try:
-        return hub.look_for(name)
+        return hub.resolve_model(name)
     except ConnectionError as error:
         return ["no answer", str(error)]
 

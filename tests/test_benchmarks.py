@@ -15,9 +15,9 @@ from conftest import small_model
 
 from vae import Flow
 from vae.data import binarize, load_examples
-from vae.hub import read_metrics
+from vae.files import read_metrics
 from vae.images import to_unit
-from vae.metrics import importance_weighted_bound
+from vae.loss import importance_weighted_bound
 
 SCRIPT = Path(__file__).with_name("benchmarks") / "likelihood.py"
 

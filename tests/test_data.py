@@ -182,7 +182,7 @@ def test_a_folder_is_decoded_once(pictures: Path, monkeypatch: pytest.MonkeyPatc
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vae.data.to_pixels", decode)
+        patch.setattr("vae.data.sources.to_pixels", decode)
         assert torch.equal(load_dataset("folder", pictures, "train").images, first)
     (pictures / "00.png").unlink()  # now the folder is another one
     assert len(load_dataset("folder", pictures, "train").images) == len(first) - 1

@@ -7,9 +7,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import vae.features
+import vae.evaluate.features
 from vae.data import Pictures, load_examples
-from vae.features import CLASSIFIERS, FOLDER, Classifier, accuracy, extract_features, load_features, main, train
+from vae.evaluate.features import (
+    CLASSIFIERS,
+    FOLDER,
+    Classifier,
+    accuracy,
+    extract_features,
+    load_features,
+    main,
+    train,
+)
 from vae.images import to_unit
 
 
@@ -41,7 +50,7 @@ def test_features_are_what_the_last_layer_decides_by() -> None:
 def test_pictures_of_any_number_give_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
     network, images = load_features("mnist"), load_examples("mnist").images[:25]
     found = extract_features(network, images)
-    monkeypatch.setattr(vae.features, "CHUNK", 7)
+    monkeypatch.setattr(vae.evaluate.features, "CHUNK", 7)
     torch.testing.assert_close(extract_features(network, images), found)
 
 
@@ -69,8 +78,8 @@ def test_a_classifier_learns_and_the_same_seed_gives_the_same() -> None:
 def test_the_command_writes_what_load_features_reads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(vae.features, "load_dataset", lambda name, data_dir, split: load_examples(name))
-    monkeypatch.setattr(vae.features, "FOLDER", tmp_path)
+    monkeypatch.setattr(vae.evaluate.features, "load_dataset", lambda name, data_dir, split: load_examples(name))
+    monkeypatch.setattr(vae.evaluate.features, "FOLDER", tmp_path)
     main("fashion-mnist", output=tmp_path)
     network = load_features("fashion-mnist")
     assert isinstance(network, Classifier)

@@ -10,8 +10,8 @@ from conftest import small_model
 from torch.distributions import Normal
 
 from vae import VAE, Flow, GaussianMixture, StandardNormal, generate, reconstruct
-from vae.generate import CHUNK, latents
-from vae.prior import Prior
+from vae.generate import latents
+from vae.prior import CHUNK, Prior
 
 
 def test_the_same_seed_gives_the_same_picture_at_any_batch_size(model: VAE) -> None:

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vae.card import model_card
-from vae.hub import read_config, read_metrics
+from vae.files import read_config, read_metrics
 
 FASHION = "weights/fashion-mnist"
 OURS = "somebody/new"

@@ -12,13 +12,13 @@ LATER = {
     "vae.model": set(),
     "vae.prior": set(),
     "vae.images": set(),
-    "vae.avatars": {"vae.images"},
+    "vae.data.avatars": {"vae.images"},
     "vae.latent": MODEL,
     "vae.loss": {"vae.model"},
     "vae.generate": MODEL,
-    "vae.data": {"vae.avatars", "vae.images"},
+    "vae.data": {"vae.data.avatars", "vae.images"},
     "vae.metrics": {"vae.model", "vae.loss", "vae.generate", "vae.prior"},
-    "vae.features": {"vae.avatars", "vae.data", "vae.images"},
+    "vae.features": {"vae.data.avatars", "vae.data", "vae.images"},
 }
 
 

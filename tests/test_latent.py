@@ -15,17 +15,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from torch.nn import functional as F
 
 import vae.latent
-from vae.latent import (
-    RIDGE,
-    AttributePrior,
-    Directions,
-    Path,
-    interpolate,
-    load_directions,
-    principal_axes,
-    save_directions,
-    slerp,
-)
+from vae.attributes import RIDGE, AttributePrior, Directions, load_directions, save_directions
+from vae.latent import Path, interpolate, principal_axes, slerp
 
 
 @pytest.fixture
@@ -102,7 +93,7 @@ def test_effects_are_found_although_labels_go_together() -> None:
     torch.testing.assert_close(directions.std, z.std(0))
     torch.testing.assert_close(directions.shares[3:5].sum(), torch.tensor(1.0))
     assert directions.effects[5].norm() < 1e-5  # of what is always so, nothing can be known
-    assert (directions.tell(z) == labels).float().mean() > 0.999
+    assert (directions.predict(z) == labels).float().mean() > 0.999
 
 
 def test_the_regression_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +111,7 @@ def test_the_discriminants_are_those_of_scikit_learn() -> None:
     z, labels, _ = labelled(noise=1.0)
     directions = Directions.fit(z, labels[:, :1], {"size": ATTRIBUTES["size"]})
     theirs = torch.from_numpy(LinearDiscriminantAnalysis().fit(z.numpy(), labels[:, 0].numpy()).predict(z.numpy()))
-    assert (directions.tell(z)[:, 0] == theirs).float().mean() > 0.995
+    assert (directions.predict(z)[:, 0] == theirs).float().mean() > 0.995
 
 
 def test_class_means_are_the_means_of_the_classes() -> None:
@@ -135,31 +126,33 @@ def test_class_means_are_the_means_of_the_classes() -> None:
 def test_turning_replaces_an_effect_and_leaves_the_others() -> None:
     z, labels, effects = labelled()
     directions = Directions.fit(z, labels, ATTRIBUTES)
-    turned = directions.turn(z, {"size": 2})
+    turned = directions.edit(z, {"size": 2})
     torch.testing.assert_close(turned - z, effects[2] - effects[labels[:, 0]], atol=0.05, rtol=0)
-    assert (directions.tell(turned) == torch.tensor([2, 0, 0]) + labels * torch.tensor([0, 1, 0])).float().mean() > 0.99
-    torch.testing.assert_close(directions.turn(turned, {"size": labels[:, 0]}), z, atol=1e-4, rtol=0)
-    assert torch.equal(directions.turn(z, {"size": labels[:, 0]}, labels), z)  # already there
-    assert torch.equal(directions.turn(z, {"only": 0}), z)
-    assert torch.equal(directions.turn(z, {}), z)
-    both = directions.turn(z, {"size": 2, "colour": 0}, labels)
+    assert (
+        directions.predict(turned) == torch.tensor([2, 0, 0]) + labels * torch.tensor([0, 1, 0])
+    ).float().mean() > 0.99
+    torch.testing.assert_close(directions.edit(turned, {"size": labels[:, 0]}), z, atol=1e-4, rtol=0)
+    assert torch.equal(directions.edit(z, {"size": labels[:, 0]}, labels), z)  # already there
+    assert torch.equal(directions.edit(z, {"only": 0}), z)
+    assert torch.equal(directions.edit(z, {}), z)
+    both = directions.edit(z, {"size": 2, "colour": 0}, labels)
     since = labels * torch.tensor([0, 1, 1]) + torch.tensor([2, 0, 0])
-    torch.testing.assert_close(both, directions.turn(turned, {"colour": 0}, since), atol=0.01, rtol=0)
+    torch.testing.assert_close(both, directions.edit(turned, {"colour": 0}, since), atol=0.01, rtol=0)
 
 
 def test_what_two_attributes_do_together_is_known_and_told() -> None:
     z, labels, _ = labelled(twist=1.0)
     directions = Directions.fit(z, labels, ATTRIBUTES)
-    assert (z - directions.place(labels)).std() < 0.06  # nothing but the noise is left
-    assert (directions.tell(z) == labels).float().mean() > 0.999
-    turned = directions.turn(z, {"size": 1})
+    assert (z - directions.locate(labels)).std() < 0.06  # nothing but the noise is left
+    assert (directions.predict(z) == labels).float().mean() > 0.999
+    turned = directions.edit(z, {"size": 1})
     for colour in (0, 1):
         there = z[(labels[:, 0] == 1) & (labels[:, 1] == colour)].mean(0)
         torch.testing.assert_close(turned[labels[:, 1] == colour].mean(0), there, atol=0.02, rtol=0)
-    between = directions.place(torch.tensor([[1.5, 0.25, 0]]))
+    between = directions.locate(torch.tensor([[1.5, 0.25, 0]]))
     corners = torch.cartesian_prod(torch.tensor([1, 2]), torch.tensor([0, 1]), torch.tensor([0]))
     weights = torch.tensor([0.5 * 0.75, 0.5 * 0.25, 0.5 * 0.75, 0.5 * 0.25])
-    torch.testing.assert_close(between[0], weights @ directions.place(corners), atol=1e-4, rtol=0)
+    torch.testing.assert_close(between[0], weights @ directions.locate(corners), atol=1e-4, rtol=0)
 
 
 def test_what_three_attributes_do_together_is_found_among_others() -> None:
@@ -172,10 +165,10 @@ def test_what_three_attributes_do_together_is_found_among_others() -> None:
         z += torch.randn(3, 8, generator=generator)[labels[:, column]]
     directions = Directions.fit(z, labels, attributes)
     assert [group for group in directions.groups if len(group) == 3] == [(1, 3, 4)]
-    assert (z - directions.place(labels)).std() < 0.08
-    told = directions.tell(z)
+    assert (z - directions.locate(labels)).std() < 0.08
+    told = directions.predict(z)
     assert (told == labels)[:, [1, 3, 4]].float().mean() > 0.999
-    turned = directions.turn(z, {"b": 2}, labels)
+    turned = directions.edit(z, {"b": 2}, labels)
     there = z[(labels[:, 1] == 2) & (cells % 9 == 5)].mean(0)
     torch.testing.assert_close(turned[cells % 9 == 5].mean(0), there, atol=0.03, rtol=0)
 
@@ -184,7 +177,7 @@ def test_few_pictures_say_nothing_of_two_attributes_together() -> None:
     z, labels, _ = labelled(10)
     directions = Directions.fit(z, labels, ATTRIBUTES)
     assert directions.interplay.shape == (0, 8)
-    assert directions.turn(z, {"size": 1}).shape == z.shape
+    assert directions.edit(z, {"size": 1}).shape == z.shape
 
 
 def test_a_value_that_no_picture_has_is_never_told() -> None:
@@ -196,7 +189,7 @@ def test_a_value_that_no_picture_has_is_never_told() -> None:
     middle = z.mean(0) + torch.randn(50, 8, generator=generator)
     for count in (1, 2):
         some = dict(list(attributes.items())[:count])
-        assert (Directions.fit(z, labels[:, :count], some).tell(middle)[:, 0] < 4).all()
+        assert (Directions.fit(z, labels[:, :count], some).predict(middle)[:, 0] < 4).all()
 
 
 @pytest.mark.parametrize(
@@ -211,7 +204,7 @@ def test_a_value_that_no_picture_has_is_never_told() -> None:
 def test_turns_that_cannot_be_are_refused(attribute: str, to: float, sentence: str) -> None:
     z, labels, _ = labelled(100)
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        Directions.fit(z, labels, ATTRIBUTES).turn(z, {attribute: to})
+        Directions.fit(z, labels, ATTRIBUTES).edit(z, {attribute: to})
 
 
 @pytest.mark.parametrize(
@@ -234,18 +227,18 @@ def test_labels_draw_latents_like_those_they_were_fitted_to() -> None:
     z, labels, _ = labelled(20_000, noise=0.3, twist=1.0)
     pair = {"size": ATTRIBUTES["size"], "colour": ATTRIBUTES["colour"]}
     labels[:, 1] = labels[torch.randperm(len(z), generator=torch.Generator().manual_seed(1)), 1]  # go together no more
-    z = Directions.fit(z, labelled(20_000)[1][:, :2], pair).place(labels[:, :2])
+    z = Directions.fit(z, labelled(20_000)[1][:, :2], pair).locate(labels[:, :2])
     z = z + 0.3 * torch.randn(z.shape, generator=torch.Generator().manual_seed(2))
     prior = AttributePrior(Directions.fit(z, labels[:, :2], pair))
     drawn = prior.sample(20_000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.mean(0), z.mean(0), atol=0.05, rtol=0)
     torch.testing.assert_close(torch.cov(drawn.T), torch.cov(z.T), atol=0.08, rtol=0)
-    told = prior.directions.tell(drawn)
+    told = prior.directions.predict(drawn)
     for column, size in ((0, 3), (1, 2)):
         shares = [F.one_hot(values[:, column], size).float().mean(0) for values in (told, labels)]
         torch.testing.assert_close(*shares, atol=0.02, rtol=0)
     cold = prior.sample(500, torch.Generator().manual_seed(0), temperature=0.0)
-    torch.testing.assert_close(cold, prior.directions.place(prior.directions.tell(cold)))
+    torch.testing.assert_close(cold, prior.directions.locate(prior.directions.predict(cold)))
     eps = torch.randn(20, 8, generator=torch.Generator().manual_seed(3))
     alone = torch.cat([prior.from_noise(row[None]) for row in eps])
     torch.testing.assert_close(alone, prior.from_noise(eps), atol=1e-5, rtol=0)
@@ -254,7 +247,7 @@ def test_labels_draw_latents_like_those_they_were_fitted_to() -> None:
     directions = prior.directions
     every = torch.cartesian_prod(torch.arange(3), torch.arange(2))
     weights = torch.outer(directions.shares[:3], directions.shares[3:]).flatten()
-    normals = MultivariateNormal(directions.place(every), scale_tril=directions.spread)
+    normals = MultivariateNormal(directions.locate(every), scale_tril=directions.spread)
     exact = MixtureSameFamily(Categorical(weights), normals)
     difference = exact.log_prob(drawn) - prior.log_prob(drawn)
     assert difference.min() > -1e-3
@@ -284,7 +277,7 @@ def test_directions_come_back_from_a_file(tmp_path: FilePath, count: int) -> Non
     save_directions(directions, tmp_path / "latents.safetensors")
     again = load_directions(tmp_path / "latents.safetensors")
     assert {name: tuple(values) for name, values in again.attributes.items()} == ATTRIBUTES
-    assert torch.equal(again.turn(z, {"size": 1}), directions.turn(z, {"size": 1}))
+    assert torch.equal(again.edit(z, {"size": 1}), directions.edit(z, {"size": 1}))
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Laplace, Normal
 
 from vae import VAE
+from vae.config import Likelihood
 from vae.loss import (
     ROUNDING_STD,
     bernoulli_log_likelihood,
     cosine_transform,
     elbo,
     gaussian_log_likelihood,
-    kl_divergence,
     laplace_log_likelihood,
     log_likelihood,
     mean_error,
@@ -24,7 +24,7 @@ from vae.loss import (
     overall_scale,
     spectral_log_likelihood,
 )
-from vae.model import Likelihood
+from vae.model import kl_divergence
 
 
 @pytest.fixture

@@ -14,22 +14,20 @@ from torch import Tensor
 from torch.distributions import Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from vae import StandardNormal
-from vae.evaluate import calibrate, evaluate
-from vae.images import to_unit
-from vae.loss import elbo, importance_weighted, log_likelihood
-from vae.metrics import (
+from vae.config import Likelihood
+from vae.evaluate.measure import calibrate, evaluate
+from vae.evaluate.metrics import (
     PrecisionRecall,
     active_units,
     bits_per_dimension,
     frechet_distance,
-    importance_weighted_bound,
     latent_use,
     pca_mse,
     precision_recall,
-    psnr,
-    ssim,
 )
-from vae.model import DiagonalGaussian, Likelihood
+from vae.images import psnr, ssim, to_unit
+from vae.loss import elbo, importance_weighted, importance_weighted_bound, log_likelihood
+from vae.model import DiagonalGaussian
 from vae.prior import Flow, GaussianMixture
 
 

@@ -8,7 +8,8 @@ from conftest import small_model
 from torch.distributions import Normal, kl_divergence
 
 from vae import VAE, VAEConfig
-from vae.model import LOGVAR_BOUND, MAX_PARAMETERS, DiagonalGaussian, reparameterize
+from vae.files import MAX_PARAMETERS
+from vae.model import LOGVAR_BOUND, DiagonalGaussian, reparameterize
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vae import VAE, Flow, StandardNormal, reconstruct
 from vae.data import load_dataset
-from vae.hub import read_metrics
+from vae.files import read_metrics
 from vae.images import to_pil, to_unit
 from vae.loss import overall_scale
 

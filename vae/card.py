@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import math
-import re
 from collections.abc import Collection
 from typing import Any
 
+from vae.config import VAEConfig
 from vae.data import DATASETS
-from vae.metrics import psnr
-from vae.model import VAEConfig
-
-SAMPLES, CURVES, GENERATED, PRIOR = "samples.png", "curves.png", "generated.png", "prior.safetensors"
+from vae.files import CURVES, GENERATED, PRIOR, SAMPLES, plain
+from vae.images import psnr
 
 # What is raised where figures of a stranger's file are not what train.py writes.
 MALFORMED = KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError
 
 LICENCES = {"apache-2.0": "Apache-2.0", "cc-by-4.0": "CC BY 4.0"}
-
-
-def plain(text: str) -> str:
-    """Make what may be a stranger's text a line of Markdown in which no markup of it counts."""
-    line = html.escape(" ".join(text.split()), quote=False)[:1000]
-    return re.sub(r"([\\`*_\[\]!#|~$])", r"\\\1", line)
 
 
 def error(mse: float) -> str:
@@ -132,7 +123,7 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
     }
     if test["bits_per_dimension"] is not None:
         rows["bits per pixel value"] = f"{test['bits_per_dimension']:.3f}"
-        scale = {"gaussian": "σ", "spectral": "σ, over all frequencies", "laplace": "b"}[config.likelihood]
+        scale = {"gaussian": "σ", "spectral": "σ, over all frequencies"}[config.likelihood]
         rows[f"calibrated {scale}"] = f"{test['scale']:.4f}"
     rows |= {
         "squared error of a pixel, from the posterior mean": f"{error(test['mse'])} ({test['psnr']:.2f} dB)",
@@ -159,7 +150,7 @@ def _measured(name: str, config: VAEConfig, metrics: dict[str, Any], files: Coll
 |---|---|
 {table}
 
-{_generation(metrics)}{_attributes(metrics)}Trained by {describe_runs(training)}; {training["pictures"]:,} pictures, {config.num_parameters:,} parameters, likelihood
+{_generation(metrics)}{_attributes(metrics)}Trained by {describe_runs(training)}; {training["pictures"]:,} pictures, {training["parameters"]:,} parameters, likelihood
 `{config.likelihood}`. {training["validation_pictures"]:,} more pictures were held out from training, and the weights are
 {"those of its end" if training.get("keep") == "last" else "those that did best on them"}. Every figure here is from [metrics.json](metrics.json); `python -m vae.evaluate {name}` measures them again.
 {curves}{generated}

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
-import os
 import re
-import shutil
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # the built-in one only from Python 3.11 on
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from vae.files import CONFIG, CURVES, GENERATED, LATENTS, MAX_BYTES, METRICS, PRIOR, SAMPLES, WEIGHTS, read_config
 
-from vae.card import CURVES, GENERATED, PRIOR, SAMPLES, model_card
-from vae.generate import generate
-from vae.images import enlarge, grid
-from vae.latent import AttributePrior, load_directions, save_directions
-from vae.model import VAE, VAEConfig
-from vae.prior import MAX_NUMBERS, StandardNormal, load_prior, save_prior
-
-CONFIG, WEIGHTS, METRICS, LATENTS = "config.json", "model.safetensors", "metrics.json", "latents.safetensors"
-CARD = "README.md"
-MAX_CONFIG_BYTES = 100_000
-HEADER_BYTES = 1_000_000  # more than the header of a safetensors file of ours
-# The files that may be missing, and how many bytes each may have.
-OPTIONAL = {METRICS: 1_000_000, PRIOR: 4 * MAX_NUMBERS + HEADER_BYTES, LATENTS: 50_000_000}
+OPTIONAL = METRICS, PRIOR, LATENTS  # files that a model may lack
 PATIENCE = 2.0  # seconds that a Hub has to show that it is up, before somebody who waits gets what is here already
 TIMEOUT = 60.0  # seconds that a Hub may say nothing to a request that somebody waits for
 REPO = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")  # owner/name, or owner/name@revision
@@ -85,7 +65,7 @@ def find_model(name: str | Path, **hub_options: Any) -> Path:
     return download(repo[1], **hub_options | ({"revision": repo[2]} if repo[2] else {}))
 
 
-def look_for(name: str) -> tuple[dict[str, Any], str | None]:
+def resolve_model(name: str) -> tuple[dict[str, Any], str | None]:
     """Find out, within PATIENCE, how `find_model` gets at the model called `name`: its options, and perhaps a notice.
 
     A model that the Hub doesn't hand out now is taken from the cache, if it is there. Otherwise raises, in one sentence,
@@ -160,11 +140,11 @@ def download(
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
 
     def fetch(filename: str, revision: str | None, most: int) -> Path:  # no request for a cached file of a commit
-        with explained(f"{where} could not be had"):
+        with hub_errors(f"{where} could not be had"):
             size = hf_hub_download(repo_id, filename, revision=revision, dry_run=True, **options).file_size
         if size is None or size > most:
             raise ValueError(f"{where} has a {filename} of {size} bytes, and {most} are the most that it may have")
-        with explained(f"{where} could not be had"):
+        with hub_errors(f"{where} could not be had"):
             path = hf_hub_download(repo_id, filename, revision=revision, force_download=force_download, **options)
         _verify(Path(path), where)
         return Path(path)
@@ -172,23 +152,21 @@ def download(
     def cached(filename: str, commit: str) -> Any:  # its path, None if unknown, something else if known to be missing
         return try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=commit)
 
-    folder = fetch(CONFIG, revision, MAX_CONFIG_BYTES).parent
+    folder = fetch(CONFIG, revision, MAX_BYTES[CONFIG]).parent
     commit = folder.name  # whatever is pushed meanwhile, the files fit together
     try:
-        config = read_config(folder)
+        read_config(folder)
     except ValueError as error:
         raise ValueError(str(error).replace(str(folder), where)) from None
-    for filename, most in OPTIONAL.items():
+    for filename in OPTIONAL:
         if not force_download and not isinstance(cached(filename, commit), str | None):
             continue
         try:
-            fetch(filename, commit, most)
+            fetch(filename, commit, MAX_BYTES[filename])
         except MissingError as error:
             if not error.is_certain and cached(WEIGHTS, commit) is None:
                 raise  # out of reach, and nothing to fall back on
-    with torch.device("meta"):
-        most = sum(tensor.nbytes for tensor in VAE(config).state_dict().values()) + HEADER_BYTES
-    fetch(WEIGHTS, commit, most)  # last: who has them in the cache has all the rest
+    fetch(WEIGHTS, commit, MAX_BYTES[WEIGHTS])  # last: who has them in the cache has all the rest
     return folder
 
 
@@ -230,7 +208,7 @@ def _check_token(token: str | bool | None) -> None:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def hub_errors(what: str) -> Iterator[None]:
     """Turn whatever the Hub's client raises in this block into a ValueError: what, and the reason in a few words.
 
     The cause isn't chained to it: its text may hold the token.
@@ -290,119 +268,6 @@ def _reason(error: BaseException) -> str:
     return f"what answers is no Hub ({type(error).__name__}): check the network, a proxy, HF_ENDPOINT"
 
 
-# --- in and out of a folder ------------------------------------------------------------------------------------------
-
-
-def load_model(name: str | Path, **hub_options: Any) -> VAE:
-    """Load the model that `find_model` finds, with its prior and directions if it has them, on the CPU and in `eval()`.
-
-    Raises ValueError in one sentence if a file is missing, broken, or doesn't fit the config to the letter.
-    """
-    folder = find_model(name, **hub_options)
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        model = VAE(read_config(folder))
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder} holds no {WEIGHTS}, and no other kind of file is opened: pickles can run code")
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / WEIGHTS} is broken, fetch or train it again ({error})") from error
-    expected = model.state_dict()
-    for key in sorted(expected.keys() | tensors.keys()):
-        if key not in tensors:
-            raise ValueError(f"{folder / WEIGHTS} lacks the tensor {key}")
-        if key not in expected:
-            raise ValueError(f"{folder / WEIGHTS} has the tensor {key}, which the model of its config does not")
-        if tensors[key].shape != expected[key].shape or tensors[key].dtype != expected[key].dtype:
-            raise ValueError(
-                f"{folder / WEIGHTS} has {key} as {tensors[key].dtype} {(*tensors[key].shape,)}, "
-                f"its config asks for {expected[key].dtype} {(*expected[key].shape,)}"
-            )
-        if not tensors[key].isfinite().all():
-            raise ValueError(f"{folder / WEIGHTS} has values in {key} that are not finite")
-    model.load_state_dict(tensors, assign=True)
-    if (folder / PRIOR).is_file():
-        model.prior = load_prior(folder / PRIOR)
-        if model.prior.latent_dim != model.config.latent_dim:
-            raise ValueError(
-                f"{folder / PRIOR} has {model.prior.latent_dim} dimensions, and the latent vectors of its model "
-                f"{model.config.latent_dim}"
-            )
-    if (folder / LATENTS).is_file():
-        model.directions = load_directions(folder / LATENTS)
-        if len(model.directions.mean) != model.config.latent_dim:
-            raise ValueError(
-                f"{folder / LATENTS} has {len(model.directions.mean)} dimensions, and the latent vectors of its model "
-                f"{model.config.latent_dim}"
-            )
-        if model.directions.draws:
-            model.prior = AttributePrior(model.directions)
-    model.origin = folder
-    return model.eval()
-
-
-def read_config(folder: Path) -> VAEConfig:
-    """Read folder/config.json. Raises ValueError if there is none, or it is no JSON or no valid config."""
-    if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder} holds no {CONFIG}: it is not the folder of a model")
-    try:
-        return VAEConfig.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{folder / CONFIG} is not JSON: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG}: {error}") from error
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read folder/metrics.json, what training wrote of the model; empty if there is none or it can't be read."""
-    try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return metrics if isinstance(metrics, dict) else {}
-
-
-def save_model(model: VAE, folder: str | Path) -> None:
-    """Write config.json, model.safetensors, a fitted prior and directions into folder, each whole or not at all.
-
-    A prior or directions that are there go if the model has none: they would be those of other weights.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write(folder / WEIGHTS, lambda path: path.write_bytes(save(tensors, metadata={"format": "pt"})))
-    write_json(folder / CONFIG, vars(model.config))
-    directions, prior = model.directions, model.prior
-    if isinstance(prior, AttributePrior):  # which is what its directions say
-        directions = dataclasses.replace(prior.directions, draws=True)
-    elif directions is not None:
-        directions = dataclasses.replace(directions, draws=False)
-    if isinstance(prior, StandardNormal | AttributePrior):
-        (folder / PRIOR).unlink(missing_ok=True)
-    else:
-        write(folder / PRIOR, lambda path: save_prior(prior, path))
-    if directions is None:
-        (folder / LATENTS).unlink(missing_ok=True)
-    else:
-        write(folder / LATENTS, lambda path: save_directions(directions, path))
-
-
-def write(path: Path, save: Callable[[Path], object]) -> None:
-    """Let `save` write a file beside `path` and move it there when it is whole: a reader never meets half of one."""
-    part = path.with_name(f".{path.name}.part{path.suffix}")
-    try:
-        save(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write values as readable JSON, whole or not at all."""
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
 # --- to the Hub ------------------------------------------------------------------------------------------------------
 
 PUSHED = (
@@ -415,8 +280,6 @@ PUSHED = (
     CURVES,
     GENERATED,
 )  # what of a folder goes there; the card is made anew
-SPACE = ("app.py", "requirements.txt", CARD, "LICENSE")  # and the package, and the bundled models
-SPACE_SUFFIXES = (".py", ".png", ".md", ".json", ".safetensors")
 
 
 def check_write(repo_id: str, *, private: bool | None = None, token: str | None = None) -> None:
@@ -425,30 +288,15 @@ def check_write(repo_id: str, *, private: bool | None = None, token: str | None 
     To be called before hours of training. Raises ValueError in one sentence if a push would be refused.
     """
     api = _api(repo_id, token)
-    with explained(f"{repo_id} can't be pushed to"):
+    with hub_errors(f"{repo_id} can't be pushed to"):
         access = (api.whoami().get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
         raise ValueError(
             f"{repo_id} can't be pushed to: this token may only read, log in with one that may write (`hf auth login`)"
         )
-    with explained(f"{repo_id} can't be pushed to"):
+    with hub_errors(f"{repo_id} can't be pushed to"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.auth_check(repo_id, write=True)
-
-
-def files_to_push(folder: str | Path, repo_id: str) -> dict[str, bytes]:
-    """Read what of a model's folder goes to the Hub, by name, with the card of a model that is called repo_id.
-
-    Raises ValueError in one sentence if the folder holds no sound model.
-    """
-    if not is_folder(folder):
-        raise ValueError(f"{folder} is no folder: name one with a model that train.py wrote")
-    folder = Path(folder).resolve()
-    config, metrics = load_model(folder).config, read_metrics(folder)
-    files = {name: (folder / name).read_bytes() for name in PUSHED if (folder / name).is_file()}
-    if METRICS in files and not metrics:
-        raise ValueError(f"{folder / METRICS} can't be read: remove it, or train the model again")
-    return files | {CARD: model_card(repo_id, config, metrics, files).encode()}
 
 
 def push_files(
@@ -474,7 +322,7 @@ def push_files(
     ours = (
         (lambda name: name in PUSHED) if repo_type == "model" else (lambda name: name.startswith(("vae/", "weights/")))
     )
-    with explained(f"{repo_id} could not be pushed to"):
+    with hub_errors(f"{repo_id} could not be pushed to"):
         if not create_pr:
             api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, **sdk)
             if revision and not revision.startswith("refs/"):
@@ -492,58 +340,6 @@ def push_files(
     return done.pr_url or done.commit_url
 
 
-def push_model(model: VAE, repo_id: str, **options: Any) -> str:
-    """Push a model from memory; the options are those of `push_files`.
-
-    If it has the very weights of the folder that it was loaded from, figures and pictures go with it.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        save_model(model, folder)
-        source = model.origin or folder
-        if (source / WEIGHTS).is_file() and (source / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes():
-            for name in PUSHED:
-                if (source / name).is_file() and not (folder / name).exists():
-                    shutil.copyfile(source / name, folder / name)
-        if not (folder / SAMPLES).exists():
-            pictures = generate(load_model(folder), range(32), prior=StandardNormal())
-            write(folder / SAMPLES, enlarge(grid(pictures, columns=16), 512).save)
-        return push_files(files_to_push(folder, repo_id), repo_id, **options)
-
-
-def push_space(
-    repo_id: str, *, models: Sequence[str] = (), private: bool | None = None, token: str | None = None
-) -> str:
-    """Put the demo on the Hub as a Space, with what it needs and nothing else, and return the address of the commit.
-
-    models: repos of the Space's owner (owner/name) that the page shows; by default the bundled models.
-    """
-    owner = repo_id.partition("/")[0]
-    for name in models:
-        if not re.fullmatch(rf"{re.escape(owner)}/[\w.-]+", name):
-            raise ValueError(f"a Space shows models of its own owner, {owner}/..., got {name!r}")
-    return push_files(
-        space_files(models), repo_id, private=private, token=token, repo_type="space", commit_message="Upload the demo"
-    )
-
-
-def space_files(models: Sequence[str] = ()) -> dict[str, bytes]:
-    """Read what a Space needs, by path: the app, the package and the bundled models."""
-    from huggingface_hub import RepoCard
-
-    if not all((ROOT / name).is_file() for name in SPACE):
-        raise ValueError("the files of the Space are in a checkout of the project: run this in one")
-    paths = [ROOT / name for name in SPACE]
-    paths += [path for path in (ROOT / "vae").rglob("*") if path.suffix in SPACE_SUFFIXES]
-    paths += [ROOT / "weights" / name / file for name in bundled_names() for file in (*PUSHED, CARD)]
-    files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths if path.is_file()}
-    if models:
-        card = RepoCard(files[CARD].decode())
-        card.data["models"] = list(models)
-        files[CARD] = str(card).encode()
-    return files
-
-
 def _api(repo_id: str, token: str | None) -> Any:
     """Make a client of the Hub. Raises ValueError if repo_id names no owner: it would land anywhere."""
     from huggingface_hub import HfApi
@@ -552,25 +348,3 @@ def _api(repo_id: str, token: str | None) -> Any:
         raise ValueError(f"a repo on the Hub is called owner/name, got {repo_id!r}")
     _check_token(token)
     return HfApi(token=token)
-
-
-def main(action: Literal["space"], repo_id: str, model: tuple[str, ...] = (), private: bool = False) -> None:
-    """Put the demo on the Hub as a Space.
-
-    Args:
-        action: What to put there: the space is what there is, train.py pushes models.
-        repo_id: Where to, owner/name; it is created if it isn't there.
-        model: A repo of the same owner (owner/name) that the page shows; give it several times for several. By default
-            the bundled models.
-        private: Let nobody else see it, if it is created.
-    """
-    print(push_space(repo_id, models=model, private=private or None))
-
-
-if __name__ == "__main__":
-    import tyro
-
-    try:
-        tyro.cli(main, prog="python -m vae.hub", config=(tyro.conf.PositionalRequiredArgs, tyro.conf.UseAppendAction))
-    except (ValueError, OSError) as error:
-        sys.exit(f"vae.hub: {error}")

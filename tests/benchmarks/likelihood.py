@@ -22,9 +22,10 @@ from accelerate import PartialState
 
 from vae import VAE, StandardNormal
 from vae.data import binarize, load_dataset
-from vae.hub import METRICS, read_metrics, write_json
+from vae.files import read_metrics, write_json
+from vae.hub import METRICS
 from vae.images import to_unit
-from vae.metrics import importance_weighted_bound
+from vae.loss import importance_weighted_bound
 
 
 def main(

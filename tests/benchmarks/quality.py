@@ -36,10 +36,11 @@ from torch import Tensor
 
 from vae import VAE, GaussianMixture, VAEConfig, generate, reconstruct
 from vae.data import load_dataset
-from vae.evaluate import default_num_held_out, encode
-from vae.features import extract_features, load_features
+from vae.evaluate.features import extract_features, load_features
+from vae.evaluate.fit import default_num_held_out
+from vae.evaluate.metrics import frechet_distance
+from vae.generate import encode
 from vae.images import enlarge, grid, to_unit
-from vae.metrics import frechet_distance
 from vae.model import Decoder, Encoder
 
 ROOT = Path(__file__).parents[2]

@@ -19,10 +19,11 @@ from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
 from PIL import Image
 from torch import Tensor
 
-from vae.card import error, plain
+from vae.card import error
 from vae.data import DATASETS, load_examples
+from vae.files import plain, read_metrics
 from vae.generate import latents
-from vae.hub import bundled_names, find_model, load_model, look_for, read_metrics
+from vae.hub import bundled_names, find_model, resolve_model
 from vae.images import to_pil, to_tensor, to_unit
 from vae.model import VAE
 
@@ -69,7 +70,7 @@ class Models:
         self._loaded: dict[str, tuple[VAE, dict[str, Any]]] = {}
         ready, awaited = [], []
         with ThreadPoolExecutor(max(1, len(names))) as executor:
-            searches = {name: executor.submit(look_for, name) for name in names}
+            searches = {name: executor.submit(resolve_model, name) for name in names}
         for name, search in searches.items():
             try:
                 notice = search.result()[1]
@@ -96,14 +97,14 @@ class Models:
         if name in self._loaded:
             return self._loaded[name]
         try:
-            options, _ = look_for(name)
+            options, _ = resolve_model(name)
         except ConnectionError as error:
             raise ValueError(str(error)) from None
         with self._locks.setdefault(name, threading.Lock()):  # who waits for one doesn't keep others from theirs
             if name not in self._loaded:
                 folder = find_model(name, **options)
                 try:
-                    self._loaded[name] = load_model(folder), read_metrics(folder)
+                    self._loaded[name] = VAE.from_pretrained(folder), read_metrics(folder)
                 except ValueError as error:
                     raise ValueError(str(error).replace(str(folder), name)) from None  # not where our cache is
             return self._loaded[name]

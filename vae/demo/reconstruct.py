@@ -9,8 +9,7 @@ from PIL import Image
 
 from vae.demo import Models, example_gallery, in_one_sentence, output, upload
 from vae.generate import reconstruct
-from vae.images import to_pil, to_tensor
-from vae.metrics import psnr
+from vae.images import psnr, to_pil, to_tensor
 from vae.model import VAE
 
 Invert = Literal["auto", "no", "yes"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vae.muon import Muon, orthogonalize
+from vae.training.optim import Muon, orthogonalize
 
 
 def seeded() -> torch.Generator:

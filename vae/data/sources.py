@@ -1,123 +1,28 @@
-"""Training pictures: known datasets and folders of pictures, held as one uint8 tensor and served in batches from it."""
+"""Where training pictures come from: torchvision, CelebA, avatars, folders of pictures."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
-from vae.avatars import ATTRIBUTES as AVATAR_ATTRIBUTES
-from vae.avatars import load_avatars
-from vae.images import to_pixels, to_unit
+from vae.data.avatars import load_avatars
+from vae.data.specs import DATASETS, Pictures
+from vae.images import to_pixels
 
-EXAMPLES = Path(__file__).parent / "examples"
 MIN_PICTURES = 10  # in a folder, of which a tenth is test and as much is held out from training
 AVATAR_SEEDS = {"train": range(60_000), "test": range(100_000, 110_000)}
 CELEBA_PARTITIONS = {"train": "0", "test": "2"}  # 1 is for validation, for which train.py holds out pictures itself
 MAX_VALUES, MAX_NAME = 1000, 100  # folders that are taken for labels, and letters in the name of one
-Attributes = Mapping[str, Sequence[str]]  # what can be said of each picture: the names of the values of each attribute
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """What is known about a dataset before opening it.
-
-    attributes: what its labels say of each picture; hub_id: its name on the Hub, if it is there.
-    model_licence: that of a model trained on it and shipped here, as the Hub calls it, if one is.
-    attribution: what whoever shows the pictures, or a model's of them, has to say of where they are from, if anything.
-    """
-
-    title: str
-    channels: int
-    image_size: int
-    source: str
-    licence: str
-    attributes: Attributes = field(default_factory=dict)
-    hub_id: str | None = None
-    model_licence: str = ""
-    attribution: str = ""
-
-
-DATASETS = {
-    "avatars": DatasetSpec(
-        title="Avatars",
-        channels=3,
-        image_size=64,
-        source="drawn by DiceBear (https://www.dicebear.com) in the style toon-head",
-        licence="CC BY 4.0",
-        attributes=AVATAR_ATTRIBUTES,
-        model_licence="cc-by-4.0",
-        attribution=(
-            "The avatars are a remix of “ToonHead” (https://www.figma.com/community/file/1589627891082866389) by Johan "
-            "Melin, licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
-        ),
-    ),
-    "mnist": DatasetSpec(
-        title="MNIST",
-        channels=1,
-        image_size=28,
-        source="Yann LeCun, Corinna Cortes and Christopher J. C. Burges, http://yann.lecun.com/exdb/mnist/",
-        licence="CC BY-SA 3.0",
-        attributes={"digit": tuple("0123456789")},
-        hub_id="ylecun/mnist",
-        model_licence="apache-2.0",
-    ),
-    "fashion-mnist": DatasetSpec(
-        title="Fashion-MNIST",
-        channels=1,
-        image_size=28,
-        source="Han Xiao, Kashif Rasul and Roland Vollgraf, Zalando SE, https://github.com/zalandoresearch/fashion-mnist",
-        licence="MIT",
-        attributes={
-            "class": (
-                *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
-                *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-            )
-        },
-        hub_id="zalando-datasets/fashion_mnist",
-        model_licence="apache-2.0",
-    ),
-    "celeba": DatasetSpec(
-        title="CelebA",
-        channels=3,
-        image_size=64,
-        source="Ziwei Liu, Ping Luo, Xiaogang Wang and Xiaoou Tang, https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        licence="for non-commercial research only",
-    ),
-    "folder": DatasetSpec(
-        title="Folder of pictures",
-        channels=3,
-        image_size=64,
-        source="your own pictures",
-        licence="as your pictures are",
-    ),
-}
-
-
-class Pictures(NamedTuple):
-    """A split of a dataset.
-
-    images: (N, C, H, W) uint8.
-    labels: the index of the value of each attribute of each picture, (N, A) int64; A is 0 where nothing is known.
-    attributes: the A attributes, and the names of their values.
-    """
-
-    images: Tensor
-    labels: Tensor
-    attributes: Attributes
 
 
 def load_dataset(
@@ -288,70 +193,3 @@ def _store(cache: Path, **arrays: np.ndarray) -> None:
         part.replace(cache)  # whole or not at all
     except OSError as error:
         print(f"the decoded pictures could not be kept for the next time: {error}", file=sys.stderr)
-
-
-def batches(
-    images: Tensor, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world_size: int = 1
-) -> Iterator[Tensor]:
-    """Yield one epoch of shuffled batches, (batch_size / world_size, C, H, W) float32 in [0, 1], on the images' device.
-
-    The order depends on seed and epoch alone: `world_size` processes together see the same batches as one would,
-    each the part of its rank. Pictures left over after the last whole batch wait for another epoch's order.
-    Raises ValueError if the batch is larger than images or can't be shared equally.
-    """
-    if batch_size > len(images) or batch_size % world_size:
-        raise ValueError(f"{world_size} processes can't share batches of {batch_size} out of {len(images)} pictures")
-    share = batch_size // world_size
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-    for batch in order.to(images.device).split(batch_size):
-        if len(batch) == batch_size:
-            yield to_unit(images[batch[rank * share : (rank + 1) * share]])
-
-
-def augment(x: Tensor, shift: int = 0, flip: bool = False) -> Tensor:
-    """Move each of the pictures x, (B, C, H, W), by up to `shift` pixels, and mirror half of them: same shape.
-
-    What comes in at an edge is the edge's own colour. The random numbers are those of the pictures' device.
-    """
-    count, _, height, width = x.shape
-    if shift:
-        down, right = torch.randint(2 * shift + 1, (2, count), device=x.device)
-        windows = F.pad(x, [shift] * 4, mode="replicate").unfold(2, height, 1).unfold(3, width, 1)
-        x = windows[torch.arange(count, device=x.device), :, down, right]
-    if flip:
-        mirrored = torch.rand(count, 1, 1, 1, device=x.device) < 0.5
-        x = torch.where(mirrored, x.flip(3), x)
-    return x
-
-
-def binarize(images: Tensor, seed: int) -> Tensor:
-    """Make each pixel of images, (N, C, H, W) uint8, white with a chance of its brightness, else black: same shape.
-
-    (Salakhutdinov & Murray, "On the Quantitative Analysis of Deep Belief Networks", ICML 2008.) A seed gives the same
-    on every device.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    parts = [255 * torch.bernoulli(to_unit(part.cpu()), generator=generator).byte() for part in images.split(1000)]
-    return torch.cat(parts).to(images.device)
-
-
-def load_examples(name: str) -> Pictures:
-    """Load the test pictures of a dataset that come with the package: no download, no data_dir.
-
-    240 of mnist and of fashion-mnist, 24 of each class, and 48 avatars. Raises ValueError if none come for that name.
-    """
-    sheet = EXAMPLES / f"{name}.png"
-    if name not in DATASETS or not sheet.is_file():
-        known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.png")))
-        raise ValueError(f"no example pictures come for {name!r}, only for {known}")
-    spec = DATASETS[name]
-    size = spec.image_size
-    with Image.open(sheet) as picture:
-        pixels, listed = torch.from_numpy(np.array(picture)), picture.info.get("labels")
-    tiles = pixels.view(pixels.shape[0] // size, size, pixels.shape[1] // size, size, spec.channels)
-    images = tiles.permute(0, 2, 4, 1, 3).flatten(0, 1).contiguous()  # (N, C, H, W)
-    if listed:
-        labels = torch.tensor(json.loads(listed))
-    else:  # one row of the sheet is one class
-        labels = torch.arange(tiles.shape[0]).repeat_interleave(tiles.shape[2])[:, None]
-    return Pictures(images, labels, spec.attributes)

@@ -1,7 +1,7 @@
 """What sets of pictures are compared by: the features of a small classifier, which comes with the package.
 
 A Fréchet distance is only as telling as its features, and those of a network for photographs say little about digits.
-So each dataset here has a classifier of its own, trained by `python -m vae.features --dataset mnist`, which also judges
+So each dataset here has a classifier of its own, trained by `python -m vae.evaluate.features --dataset mnist`, which also judges
 whether a picture shows what it should. Distances in the features of two networks can't be compared: the weights are
 fixed, and their accuracy is on record.
 """
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from vae.data import DATASETS, Attributes, Pictures, load_dataset
 from vae.images import to_uint8, to_unit
 
-FOLDER = Path(__file__).parent / "classifiers"
+FOLDER = Path(__file__).parents[1] / "classifiers"
 CLASSIFIERS = "avatars", "mnist", "fashion-mnist"  # the datasets that have one
 EPOCHS = 8
 MIN_STEPS = 300  # of training, however few the pictures are
@@ -211,6 +211,6 @@ if __name__ == "__main__":
     import tyro
 
     try:
-        tyro.cli(main, prog="python -m vae.features")
+        tyro.cli(main, prog="python -m vae.evaluate.features")
     except (ValueError, OSError) as error:
-        sys.exit(f"vae.features: {error}")
+        sys.exit(f"vae.evaluate.features: {error}")
