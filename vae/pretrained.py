@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vae.attributes import AttributePrior, Directions, load_directions, save_directions
 from vae.card import model_card
 from vae.config import VAEConfig
+from vae.figures import Figures
 from vae.files import (
     CARD,
     CONFIG,
@@ -25,7 +26,6 @@ from vae.files import (
     GENERATED,
     LATENTS,
     MAX_PARAMETERS,
-    METRICS,
     PRIOR,
     SAMPLES,
     WEIGHTS,
@@ -34,7 +34,6 @@ from vae.files import (
     parse_metadata,
     read_config,
     read_metadata,
-    read_metrics,
     read_tensors,
     write,
     write_json,
@@ -168,16 +167,18 @@ class Pretrained(nn.Module):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             self.save_pretrained(folder)
+            figures = Figures()
             if self.origin and (self.origin / WEIGHTS).is_file() and fingerprint(self.origin) == fingerprint(folder):
-                for name in (METRICS, SAMPLES, CURVES, GENERATED):
+                figures = Figures.read(self.origin)
+                if figures != Figures():
+                    figures.write(folder)
+                for name in (SAMPLES, CURVES, GENERATED):
                     if (self.origin / name).is_file():
                         shutil.copyfile(self.origin / name, folder / name)
             if not (folder / SAMPLES).exists():
                 write(folder / SAMPLES, _draw_sheet(type(self).from_pretrained(folder)).save)
             files = {name: (folder / name).read_bytes() for name in PUSHED if (folder / name).is_file()}
-            if METRICS in files and not read_metrics(folder):
-                raise ValueError(f"{self.origin}/{METRICS} can't be read: remove it, or train the model again")
-            files[CARD] = model_card(repo_id, self.config, read_metrics(folder), files).encode()
+            files[CARD] = model_card(repo_id, self.config, figures, files).encode()
         return push_files(
             files,
             repo_id,
