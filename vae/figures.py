@@ -32,7 +32,7 @@ class DatasetFacts:
     source: str
     licence: str
     hub_id: str | None = None
-    model_licence: str = ""
+    model_licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
