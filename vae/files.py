@@ -65,9 +65,10 @@ def read_bytes(path: Path, kind: str) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file of a model's folder. Raises ValueError if it is missing, too large or no JSON."""
+    content = read_bytes(path, path.name)
     try:
-        return json.loads(read_bytes(path, path.name).decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not only JSONDecodeError: a number may have too many digits
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
