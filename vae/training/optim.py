@@ -13,14 +13,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.swa_utils import AveragedModel
 
-from vae.model import ResidualBlock
+from vae.model import VAE, ResidualBlock
+from vae.prior import Prior
 
 # --- Muon for convolutions, AdamW for all else -----------------------------------------------------------------------
 
@@ -62,9 +63,9 @@ class MuonAdamW(torch.optim.Optimizer):
                 self._step_adamw(weights, group["lr"], group["weight_decay"])
         return loss
 
-    def _step_muon(self, weights: list[Any], lr: float, weight_decay: float) -> None:
+    def _step_muon(self, all_weights: list[Any], lr: float, weight_decay: float) -> None:
         same_shape: defaultdict[torch.Size, list[Any]] = defaultdict(list)
-        for weight in weights:
+        for weight in all_weights:
             same_shape[weight.shape].append(weight)
         for weights in same_shape.values():  # all of a shape at once, which is quicker
             looks_ahead = []
@@ -123,7 +124,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 def make_optimizer(parts: Iterable[nn.Module]) -> MuonAdamW:
     """Make the optimizer of all parameters of parts: Muon for the convolutions of residual blocks, AdamW for the others."""
-    muon, others = [], []
+    muon: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for part in parts:
         blocks = [module for module in part.modules() if isinstance(module, ResidualBlock)]
         convolutions = {id(weight) for block in blocks for weight in block.parameters() if weight.ndim == 4}
@@ -144,6 +146,11 @@ def schedule(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARMUP) / (1 - WARMUP))))
 
 
+def ramp(progress: float, length: float) -> float:
+    """Return a weight that rises in a line from 0 to 1 over the first part, `length`, of the run; 0 is at once."""
+    return min(1.0, progress / length if length else 1.0)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all groups."""
     for group in optimizer.param_groups:
@@ -157,14 +164,22 @@ EMA_WARMUP = 10  # steps; at first, when the weights are still random, the avera
 
 
 class EMA(AveragedModel):
-    """An exponential moving average of a model's weights and buffers, which begins at its initial ones.
+    """An exponential moving average of all weights and buffers of a model, and of a prior that is learned with it.
 
-    Counters, which are no floating-point numbers, are copied. `module` is the averaged model.
+    It begins at the initial weights. Counters, which are no floating-point numbers, are copied.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)
+    def __init__(self, parts: nn.ModuleList) -> None:
+        super().__init__(parts, multi_avg_fn=self._average, use_buffers=True)
         self.n_averaged.fill_(1)  # the initial weights count as the first
+        self.requires_grad_(False).eval()
+        if len(parts) > 1:
+            self.model.prior = cast(Prior, list(self.module.children())[1])
+
+    @property
+    def model(self) -> VAE:
+        """The averaged model."""
+        return cast(VAE, next(self.module.children()))
 
     @torch.no_grad()
     def _average(self, averages: Any, values: Any, num_averaged: Tensor | int) -> None:
