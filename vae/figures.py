@@ -113,7 +113,6 @@ class LikelihoodMetrics:
     elbo: float
     bound: float
     standard_error: float
-    bits_per_dimension: float | None = None
     bound_with_prior: float | None = None
 
 
@@ -138,13 +137,11 @@ class LatentMetrics:
     """How the latent space is used, see `vae.evaluate.measure.measure_latents`."""
 
     pictures: int
-    active_units: int
     kl: float
     mutual_information: float
     mutual_information_at_most: float | None = None
     marginal_kl: float
     marginal_kl_at_least: float | None = None
-    kl_per_dimension: list[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,30 +172,34 @@ class GenerationMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorMetrics:
-    """A fitted prior: log-likelihood of the latents of held-out pictures, seconds that fitting took, its pictures."""
+    """A fitted prior: the log-likelihood of the latent vectors of held-out pictures, and its new pictures."""
 
     held_out: float
-    seconds: float
     generation: Comparison | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeMetrics:
-    """How well an attribute can be edited, see `vae.evaluate.measure.measure_attributes`."""
+    """How well an attribute can be edited, see `vae.evaluate.measure.measure_attributes`.
 
-    accuracy: float
-    accuracy_of_latents: float
-    accuracy_of_reconstructions: float
-    accuracy_of_edits: float | None = None
-    kept: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttributesMetrics:
-    """What a classifier sees in pictures whose attributes were edited."""
+    real, reconstructed, edited: accuracies of a classifier; kept: of all other attributes after the edit, by name.
+    """
 
     pictures: int
-    each: dict[str, AttributeMetrics]
+    real: float
+    reconstructed: float
+    edited: float | None = None
+    kept: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean_kept(self) -> float | None:
+        """Average of kept, if there are other attributes."""
+        return sum(self.kept.values()) / len(self.kept) if self.kept else None
+
+    @property
+    def min_kept(self) -> float | None:
+        """Least of kept, if there are other attributes."""
+        return min(self.kept.values(), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +219,7 @@ class Figures:
     latents: LatentMetrics | None = None
     generation: GenerationMetrics | None = None
     priors: dict[str, PriorMetrics] = field(default_factory=dict)
-    attributes: AttributesMetrics | None = None
+    attributes: dict[str, AttributeMetrics] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Figures:
@@ -302,12 +303,17 @@ def _options(config: Any) -> list[str]:
                 words.append(f"--{name}" if value else f"--no-{name}")
             else:
                 items = value if isinstance(value, tuple | list) else [value]
-                words += [f"--{name}", *(_last_part(str(item)) for item in items)]
+                words += [f"--{name}", *(last_part(str(item)) for item in items)]
     return words
 
 
-def _last_part(word: str) -> str:
-    """Reduce a path to its last part; leave owner/name of the Hub as it is."""
+def last_part(word: str) -> str:
+    """Reduce a path to its last part, which says nothing of the machine; leave owner/name of the Hub as it is."""
     if REPO.fullmatch(word) and not Path(word).exists():
         return word
     return re.split(r"[/\\]", word.rstrip("/\\"))[-1]
+
+
+def format_mse(mse: float) -> str:
+    """Write a mean squared error of pixels with at least two significant digits."""
+    return f"{mse:.5f}" if mse >= 0.001 else f"{mse:.6f}"
