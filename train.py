@@ -36,7 +36,7 @@ from vae.prior import Flow, StandardNormal
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
 from vae.training.output import Output, OutputOptions
 from vae.training.push import push, push_command
-from vae.training.run import OUT_OF_MEMORY_ADVICE, Run, RunOptions, held_out_bound, is_out_of_memory
+from vae.training.run import OUT_OF_MEMORY_ADVICE, Run, RunOptions, is_out_of_memory, measure_bound
 from vae.training.setup import (
     DataOptions,
     Split,
@@ -166,7 +166,7 @@ def train(config: TrainConfig) -> None:
         log_prior = StandardNormal().log_prob  # of each sample, where the known KL would be a mean over all of them
 
     tilt, samples, likelihood = config.loss.tilt, config.loss.samples, config.loss.likelihood
-    measure = partial(held_out_bound, split=split, tilt=tilt, beta=config.loss.beta, samples=samples)
+    measure = partial(measure_bound, calibration=split.measured, tilt=tilt, beta=config.loss.beta, samples=samples)
     figures = describe_training(config, accelerator, split, vae)
     run = Run(accelerator, config.run, split, Output(folder), figures, measure)
     with run:
@@ -241,11 +241,12 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
     return Figures(dataset=dataset_facts(name), training=record)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    """Train as the arguments say, by default those of the command line; errors end the program with a sentence."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # a KeyboardInterrupt
     try:
-        config = tyro.cli(TrainConfig, prog="train.py", config=(tyro.conf.OmitArgPrefixes,))
+        config = tyro.cli(TrainConfig, prog="train.py", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
         if config.output.push_only and config.output.push_to_hub:
             push(config.output.push_only, config.output.push_to_hub, config.output.private)
         else:

@@ -84,7 +84,9 @@ class Output:
 
     def write_card(self, model: VAE, figures: Figures) -> None:
         """Write the card of the model that is there."""
-        card = model_card(self.folder.resolve().name, model.config, figures, [path.name for path in self.folder.iterdir()])
+        card = model_card(
+            self.folder.resolve().name, model.config, figures, [path.name for path in self.folder.iterdir()]
+        )
         write(self.folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
 
     @contextmanager

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
 MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run may take
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
-OUT_OF_MEMORY = "not enough memory", "out of memory"  # what torch's errors say, on the CPU and elsewhere
+# What torch's errors say when memory ran out: on Linux, on Windows, on a GPU, within a library that it calls.
+OUT_OF_MEMORY = "can't allocate memory", "not enough memory", "out of memory", "bad_alloc"
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Run:
         best, kept: the highest bound on held-out pictures, and the model whose bound it is (or the last, if that is kept).
 
     figures: what is known before the first step, of the pictures and of how the model is trained.
-    bound: measures a model on held-out pictures: the bound to choose by, in nats, and all else.
+    bound: measures a model on pictures: the bound to choose by, in nats, and all else.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Run:
         split: Split,
         output: Output,
         figures: Figures,
-        bound: Callable[[VAE], tuple[float, TestMetrics]],
+        bound: Callable[[VAE, Tensor], tuple[float, TestMetrics]],
     ) -> None:
         processes = accelerator.num_processes
         if options.batch_size % processes:
@@ -106,7 +107,7 @@ class Run:
         self.total_steps = max(1, round(options.epochs * self.steps_per_epoch))
         self.progress = 0.0  # from 0 to 1, of epochs or minutes
         self.finished = False
-        self.untrained: float | None = None  # the bound of a model with random weights
+        self.untrained = math.nan  # the bound of a model with random weights, once it was needed
         self.failure = ""
         self._interrupted = self._stopped = False
 
@@ -213,9 +214,7 @@ class Run:
 
     def _measure(self, model: VAE, train_elbo: float) -> None:
         """Measure the model on held-out pictures, and keep it if it is better than untrained and than those before."""
-        if self.untrained is None:
-            self.untrained = self._measure_untrained(model)
-        bound, validation = self.bound(model)
+        bound, validation = self.bound(model, self.split.held_out)
         minutes = self.seconds / 60
         where = f"epoch {self.epochs:.1f}, {minutes:.1f} min"
         if not math.isfinite(bound + validation.elbo):
@@ -236,24 +235,31 @@ class Run:
                 validation_mse=validation.mse,
             )
         )
-        if bound > self.untrained and (self.options.keep == "last" or bound >= self.best):
-            self.best = bound
+        if (self.options.keep == "last" or bound >= self.best) and self._is_better_than_untrained(model, bound):
             model.directions = directions_of(model, self.split.labelled)
-            self.kept = copy.deepcopy(model)
             assert self.figures.training
             record = replace(self.figures.training, steps=self.step, epochs=self.epochs, seconds=self.seconds)
             figures = replace(self.figures, training=record, history=self.history)
             self.figures = self.output.replace(model, figures, draw_samples(model, self.split.test))
+            self.best, self.kept = bound, copy.deepcopy(model)
         elif self.kept:
             self.figures = replace(self.figures, history=self.history)
             self.output.update(self.figures)
 
-    def _measure_untrained(self, model: VAE) -> float:
-        """Compute the bound of a model with random weights. It leaves no trace in the random numbers of the training."""
-        with torch.random.fork_rng(devices=[]):
+    def _is_better_than_untrained(self, model: VAE, bound: float) -> bool:
+        """Compare a model's bound on held-out pictures with that of random weights.
+
+        A model that has learnt a few pictures by heart may score all others far worse: then those that it learnt count.
+        """
+        with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay as they are
             torch.manual_seed(self.options.seed)
             untrained = VAE(model.config).to(model.log_scale.device).eval()
-        return self.bound(untrained)[0]
+        if math.isnan(self.untrained):
+            self.untrained = self.bound(untrained, self.split.held_out)[0]
+        if bound > self.untrained:
+            return True
+        learnt = self.split.measured[: len(self.split.held_out)]
+        return self.bound(model, learnt)[0] > self.bound(untrained, learnt)[0]
 
     def finish(self) -> None:
         """Measure the kept model on the test set, once, and complete the output folder.
@@ -302,17 +308,19 @@ class Run:
 
 
 @torch.no_grad()
-def held_out_bound(model: VAE, split: Split, *, tilt: float, beta: float, samples: int) -> tuple[float, TestMetrics]:
-    """Calibrate the scale of a model in `eval()`, and measure it on held-out pictures.
+def measure_bound(
+    model: VAE, images: Tensor, calibration: Tensor, *, tilt: float, beta: float, samples: int
+) -> tuple[float, TestMetrics]:
+    """Measure a model in `eval()` on images, once its scale is calibrated on others, both (N, C, H, W) uint8.
 
-    Returns the bound that it was trained for, in nats, and the figures of `evaluate`.
+    Returns the bound that it is trained for, in nats, and the figures of `evaluate`.
     """
-    calibrate(model, split.measured[:CALIBRATION], tilt)
-    metrics = TestMetrics(**evaluate(model, split.held_out, model.prior))
+    calibrate(model, calibration[:CALIBRATION], tilt)
+    metrics = TestMetrics(**evaluate(model, images, model.prior))
     if samples == 1:
         return metrics.reconstruction - beta * metrics.kl, metrics
-    generator = torch.Generator(split.held_out.device).manual_seed(0)
-    bounds = importance_weighted_bound(model, to_unit(split.held_out), samples, prior=model.prior, generator=generator)
+    generator = torch.Generator(images.device).manual_seed(0)
+    bounds = importance_weighted_bound(model, to_unit(images), samples, prior=model.prior, generator=generator)
     return bounds.mean().item(), metrics
 
 
