@@ -182,7 +182,7 @@ def test_a_folder_is_decoded_once(pictures: Path, monkeypatch: pytest.MonkeyPatc
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vae.data.sources.to_pixels", decode)
+        patch.setattr("vae.data.cache.to_pixels", decode)
         assert torch.equal(load_dataset("folder", pictures, "train").images, first)
     (pictures / "00.png").unlink()  # now the folder is another one
     assert len(load_dataset("folder", pictures, "train").images) == len(first) - 1
@@ -246,7 +246,7 @@ def test_examples_of_nothing_known_are_refused() -> None:
         load_examples("celeba")
 
 
-def test_augmented_pictures_are_moved_and_mirrored_each_by_itself() -> None:
+def test_augmented_pictures_are_moved_each_by_itself() -> None:
     x = torch.arange(1.0, 50).view(1, 1, 7, 7).repeat(500, 3, 1, 1)
     assert torch.equal(augment(x), x)
     moved = augment(x, shift=2)
@@ -258,9 +258,6 @@ def test_augmented_pictures_are_moved_and_mirrored_each_by_itself() -> None:
     corner = moved[moved[:, 0, 3, 3] == 9][0, 0]  # moved right and down by two: the edge is drawn out
     assert torch.equal(corner[:3, :3], torch.ones(3, 3))
     assert torch.equal(corner[2:, 2:], x[0, 0, :5, :5])
-    mirrored = augment(x, flip=True)[:, :, 0, 0] == 7
-    assert 200 < mirrored.all(1).sum() < 300
-    assert mirrored.any(1).sum() == mirrored.all(1).sum()
 
 
 def test_binarized_pictures_are_white_as_often_as_they_are_bright() -> None:
