@@ -117,7 +117,8 @@ class PictureCache:
             try:
                 name = self._write(order)
                 self._sources = {"images": np.load(self.place / name, mmap_mode="c", allow_pickle=False)}
-                self._clean(name)
+                with suppress(OSError):
+                    self._clean(name)
                 return self._sources["images"]
             except OSError as error:
                 self._say_unwritable(error)
@@ -161,7 +162,7 @@ class PictureCache:
         workers = min(MAX_WORKERS, os.cpu_count() or 1)
         entries = []
         part = _Part(self.place, self.shape, self._made_by)
-        if not part.error:
+        with suppress(OSError):  # of which the part will say more
             _write_json(self.top / FOLDER, {"folder": self.folder, "sides": self.sides})
         pool = ThreadPoolExecutor(workers)
         try:

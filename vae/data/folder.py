@@ -246,5 +246,6 @@ def describe_left_out(left_out: Iterable[LeftOut], total: int) -> str:
     return "\n".join(lines)
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Say how many: "1 picture", "2,000 pictures"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -19,7 +19,7 @@ MIN_PICTURES = 10  # in a folder
 AVATAR_SEEDS = {"train": range(60_000), "test": range(100_000, 110_000)}
 CELEBA_PARTITIONS = {"train": "0", "test": "2"}  # 1 is for validation, for which train.py holds out pictures itself
 NO_SIDE = "is in none of the folders for training and testing"
-_last_said = ""
+_last_said = ""  # of a folder, on stderr
 
 
 def load_dataset(
@@ -84,10 +84,10 @@ def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
             raise ValueError(f"the files of {name} are broken: delete them and {put_them}") from error
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{name} is not in {data_dir} and could not be downloaded ({reason}): {put_them}") from error
-    count = 60_000 if train else 10_000
-    if dataset.data.shape != (count, 28, 28) or len(dataset.targets) != count:
+    number = 60_000 if train else 10_000
+    if dataset.data.shape != (number, 28, 28) or len(dataset.targets) != number:
         raise ValueError(
-            f"{raw} holds {len(dataset.data)} pictures instead of {count}: delete its files and {put_them}"
+            f"{raw} holds {len(dataset.data)} pictures instead of {number}: delete its files and {put_them}"
         )
     return Pictures(dataset.data.unsqueeze(1), dataset.targets[:, None], DATASETS[name].attributes)
 
@@ -101,31 +101,40 @@ def _load_folder(folder: Path, split: Side, image_size: int, channels: int, pixe
     # In the order of their hashes, which mixes the folders: whoever holds out the last ones has some of each.
     pictures = sorted((entry for entry in entries if entry.row >= 0), key=lambda entry: (entry.sha256, entry.path))
     layout = read_layout([entry.path for entry in pictures])
-    sides = layout.sides
-    if sides is None:
-        test = choose_test([entry.sha256 for entry in pictures], cache.sides)
-        sides = ["test" if entry.sha256 in test else "train" for entry in pictures]
-    else:  # no test picture is trained on, nor is a copy of one
-        test = {entry.sha256 for entry, side in zip(pictures, sides, strict=True) if side == "test"}
-        sides = ["test" if side and entry.sha256 in test else side for entry, side in zip(pictures, sides, strict=True)]
+    sides, how = _assign_sides(pictures, layout.sides, cache.sides)
     left_out += [(entry.path, NO_SIDE) for entry, side in zip(pictures, sides, strict=True) if side is None]
     counts = Counter(sides)
-    said = (
-        f"{printable(folder)}: {count(counts['train'], 'picture')} to train on and {counts['test']:,} to test"
-        f"{', as the folders say' if layout.sides else ''}; {layout.said}"
-    )
-    _report(split, said, pictures, describe_left_out(left_out, total))
+    said = f"{count(counts['train'], 'picture')} to train on and {counts['test']:,} to test{how}; {layout.said}"
+    _report(split, f"{printable(folder)}: {said}", pictures, describe_left_out(left_out, total))
     _check_enough(folder, counts["train"] + counts["test"])
     if not counts["train"]:
         raise ValueError(f"all pictures in {printable(folder)} are the same: two different ones are needed at least")
     order = sorted(range(len(pictures)), key=lambda index: ("test", "train", None).index(sides[index]))
     images = torch.from_numpy(cache.arrange([pictures[index] for index in order]))
     start = 0 if split == "test" else counts["test"]
-    chosen = slice(start, start + counts["test" if split == "test" else "train"])
+    chosen = slice(start, start + counts[split])
     if layout.classes is None:
-        return Pictures(images[chosen], torch.empty(len(order[chosen]), 0, dtype=torch.int64), {})
+        return Pictures(images[chosen], torch.empty(counts[split], 0, dtype=torch.int64), {})
     labels = torch.tensor([[layout.classes[index]] for index in order[chosen]])
     return Pictures(images[chosen], labels, {"folder": layout.names})
+
+
+def _assign_sides(
+    pictures: Sequence[Entry], by_folder: Sequence[Side | None] | None, known: dict[str, str]
+) -> tuple[Sequence[Side | None], str]:
+    """Return the side of each picture, and in words how it was found: by the folders if they say it, else by hashes."""
+    if by_folder is None:
+        test = choose_test([entry.sha256 for entry in pictures], known)
+        return ["test" if entry.sha256 in test else "train" for entry in pictures], ""
+    test = {entry.sha256 for entry, side in zip(pictures, by_folder, strict=True) if side == "test"}
+    # No test picture is trained on, so neither is a copy of one.
+    sides = ["test" if side and entry.sha256 in test else side for entry, side in zip(pictures, by_folder, strict=True)]
+    copies = sum(old != new for old, new in zip(by_folder, sides, strict=True))
+    how = ", as the folders say"
+    return (
+        sides,
+        f"{how} but for {count(copies, 'copy', 'copies')} of test pictures among the others" if copies else how,
+    )
 
 
 def _load_celeba(data_dir: Path, split: Side, image_size: int, channels: int, pixel_range: Values) -> Pictures:
