@@ -115,6 +115,8 @@ class TrainConfig:
     --likelihood bernoulli, this is how the log-likelihoods in papers are measured."""
     shift: int = 0
     """Move every training picture by up to so many pixels, anew each time, which delays learning by heart."""
+    flip: bool = False
+    """Mirror half of the training pictures, anew each time, if a mirror image could be as real."""
     kl_warmup: float = 0.0
     """Part of the run, 0 to 1, in which the weight of the KL divergence rises from 0 to beta."""
     validation: int | None = None
@@ -254,7 +256,7 @@ def train(config: TrainConfig) -> None:
                 group["lr"] = config.lr * learning_rate(progress)
             beta = config.beta * min(1.0, progress / config.kl_warmup if config.kl_warmup else 1.0)
 
-            x = augment(x, config.shift)
+            x = augment(x, config.shift, config.flip)
             if config.binarize:
                 x = torch.bernoulli(x)
 

@@ -167,7 +167,7 @@ def test_it_goes_on_from_the_weights_of_another_model(pictures: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("likelihood", "options"),
     [
-        ("spectral", ("--shift", "1")),
+        ("spectral", ("--shift", "1", "--flip")),
         ("laplace", ("--prior", "flow")),
         ("bernoulli", ("--samples", "3", "--validation", "4")),
         ("bernoulli", ("--binarize", "dynamic", "--prior", "flow", "--seed", "3")),

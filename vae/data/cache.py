@@ -42,7 +42,7 @@ class File(NamedTuple):
     mtime_ns: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Entry:
     """What is known of a file.
 
