@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vae.images import MAX_PIXELS, enlarge, grid, open_picture, to_pil, to_tensor, to_uint8, to_unit
+from vae.decode import MAX_PIXELS
+from vae.images import enlarge, grid, open_picture, to_pil, to_tensor, to_uint8, to_unit
 
 
 def save(picture: Image.Image, path: Path, **options: Any) -> Path:

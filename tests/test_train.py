@@ -45,9 +45,10 @@ WHOLE = {"config.json", "model.safetensors", "metrics.json", "README.md", "sampl
 def pictures(tmp_path: Path, sneakers: Tensor) -> Path:
     """A folder of 16 pictures, of which training takes 13, validation 2 and test 1."""
     folder = tmp_path / "pictures"
-    folder.mkdir()
+    for name in ("train", "test"):
+        (folder / name).mkdir(parents=True)
     for index, sneaker in enumerate(sneakers[:16]):
-        to_pil(sneaker).save(folder / f"{index:02}.png")
+        to_pil(sneaker).save(folder / ("train" if index < 15 else "test") / f"{index:02}.png")
     return folder
 
 

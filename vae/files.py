@@ -212,6 +212,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) ->
     write(path, lambda part: part.write_bytes(content))
 
 
+def cache_dir() -> Path:
+    """Return the folder for what can be made again, such as decoded pictures; it need not exist yet."""
+    local = os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or local or "~/.cache"), "unvaelievable")
+
+
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
