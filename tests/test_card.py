@@ -93,7 +93,9 @@ def test_a_strangers_texts_do_not_break_out_of_the_card() -> None:
     assert "49" not in body.replace("0.49", "")
 
 
-@pytest.mark.parametrize("change", [{"elbo": 1e300}, {"pca_mse": -1.0}, {"mse": 0.0, "psnr": 1e9}, {"pictures": 10**50}])
+@pytest.mark.parametrize(
+    "change", [{"elbo": 1e300}, {"pca_mse": -1.0}, {"mse": 0.0, "psnr": 1e9}, {"pictures": 10**50}]
+)
 def test_odd_figures_still_make_a_card(change: dict[str, Any]) -> None:
     figures = Figures.read(FASHION)
     assert figures.test is not None

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
+import signal
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -25,6 +29,7 @@ MAX_PIXELS = 50_000_000  # a few hundred kilobytes of PNG can unfold to gigabyte
 MAX_DECODED_BYTES = 256_000_000  # of the file's own pixels: 50 million of 16-bit RGBA would be 400 MB
 MAX_SCANS = 32  # of a JPEG; progressive ones have about ten, and each costs a pass over all pixels
 WORKER_BYTES = 640 * 2**20  # of memory that the page's process may take
+WORKER_SECONDS = 1.5  # of processor time for a picture; a telephone's photograph takes a tenth of it
 
 # The largest values of cameras and scanners, whose pictures come in types of 16 bits and more; 1 is for masks.
 WHITES = (1, 255, 1023, 4095, 16383, 65535)
@@ -69,7 +74,8 @@ def read_picture(data: bytes, name: str = "the picture", side: int | None = None
         raise ValueError(f"{name} takes too much memory to decode: make it smaller first") from None
     except Exception as error:  # on broken files Pillow's decoders raise whatever comes to hand
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{name} could not be read, the file seems to be broken ({reason})") from error
+        because = f" ({reason})" if reason else ""
+        raise ValueError(f"{name} could not be read, the file seems to be broken{because}") from error
 
 
 class _TooMuchError(Exception):
@@ -137,55 +143,34 @@ def flatten(picture: Image.Image, side: int | None = None, values: Values = "aut
     picture.load()
     try:
         orientation = picture.getexif().get(0x0112)
-    except Exception:  # broken EXIF is no reason to refuse a picture
+    except _BROKEN_EXIF:  # no reason to refuse a picture
         orientation = None
     note = None
     if picture.mode == "F" or picture.mode.startswith("I"):
-        numbers = np.asarray(picture).astype(np.float32)
-        low, high, note = _range_in_use(numbers, picture.mode, values)
-        numbers = np.asarray(_square(Image.fromarray(np.nan_to_num(numbers, copy=False)), side))
+        numbers = np.asarray(picture)
+        low, high, note = _range_in_use(numbers, values)
+        numbers = np.nan_to_num(_square_of_numbers(numbers, side)).astype(np.float32)
         numbers = (numbers - np.float32(low)) * np.float32(255 / (high - low))
         picture = Image.fromarray(numbers.round().clip(0, 255).astype(np.uint8))
+    elif "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
+        picture = _square(_convert(picture, "RGBA"), side)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     else:
-        if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
-            picture = _square(picture.convert("RGBA"), side)
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-        else:
-            picture = _square(picture.convert("L" if picture.mode in ("1", "L") else "RGB"), side)
-    return Picture(_turn_upright(picture, orientation), note)
+        picture = _square(_convert(picture, "L" if picture.mode in ("1", "L") else "RGB"), side)
+    return Picture(picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture, note)
 
 
-def _square(picture: Image.Image, side: int | None) -> Image.Image:
-    """Take the largest centred square and reduce it by a whole factor to no less than `side`; None leaves it alone."""
-    if side is None:
-        return picture
-    edge = min(picture.size)
-    left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    return picture.reduce(edge // side, box) if edge >= 2 * side else picture.crop(box)
-
-
-def _range_in_use(numbers: np.ndarray, mode: str, values: Values) -> tuple[float, float, str | None]:
-    """Return what is to become black and what white, and say so where it isn't the type's own."""
-    finite = numbers if np.isfinite(numbers.sum(dtype=np.float64)) else numbers[np.isfinite(numbers)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    whole = 1.0 if mode == "F" else 65535.0  # what Pillow reads as 32 bits is mostly 16
-    if values == "full" or (mode == "F" and 0 <= low and high <= 1):
-        return 0.0, whole, None
-    if low >= 0:
-        # Pictures of one camera shall be scaled alike, dark ones too: by what its values can be, if that is known.
-        usual = next((white for white in WHITES if high <= white), None)
-        if mode != "F":
-            low, high = 0.0, float(usual or high)
-        else:
-            low, high = 0.0, float(usual) if usual in (255, 65535) and high > usual / 4 else high
-    if high == low:
-        high = low + 1
-    if (low, high) == (0.0, whole):
-        return low, high, None
-    return low, high, f"its values were scaled from {low:.6g} to {high:.6g}"
-
-
+_BROKEN_EXIF = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    struct.error,
+)
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -197,9 +182,52 @@ _UPRIGHT = {
 }
 
 
-def _turn_upright(picture: Image.Image, orientation: Any) -> Image.Image:
-    """Turn as EXIF says, after the picture was made small; ImageOps does so only where the tag is still there."""
-    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+def _convert(picture: Image.Image, mode: str) -> Image.Image:
+    return picture if picture.mode == mode else picture.convert(mode)  # PIL would copy it
+
+
+def _square(picture: Image.Image, side: int | None) -> Image.Image:
+    """Take the largest centred square and reduce it by a whole factor to no less than `side`; None leaves it alone."""
+    if side is None:
+        return picture.copy()
+    edge = min(picture.size)
+    left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
+    box = (left, top, left + edge, top + edge)
+    return picture.reduce(edge // side, box) if edge >= 2 * side else picture.crop(box)
+
+
+def _square_of_numbers(numbers: np.ndarray, side: int | None) -> np.ndarray:
+    """Do so with numbers, (H, W), of which PIL reduces only some types."""
+    if side is None:
+        return numbers
+    edge = min(numbers.shape)
+    factor = max(1, edge // side)
+    edge -= edge % factor
+    top, left = ((length - edge) // 2 for length in numbers.shape)
+    square = numbers[top : top + edge, left : left + edge]
+    if factor == 1:
+        return square
+    return square.reshape(edge // factor, factor, edge // factor, factor).mean(axis=(1, 3), dtype=np.float64)
+
+
+def _range_in_use(numbers: np.ndarray, values: Values) -> tuple[float, float, str | None]:
+    """Return what becomes black and what white, and say so where it isn't the range of the type."""
+    is_float = numbers.dtype.kind == "f"
+    whole = 1.0 if is_float else 65535.0  # what Pillow reads as 32 bits is mostly 16
+    low, high = float(numbers.min()), float(numbers.max())
+    if not math.isfinite(low + high):
+        finite = numbers[np.isfinite(numbers)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if values == "full" or low == high == 0 or (is_float and low >= 0 and high <= 1):
+        return 0.0, whole, None
+    if low >= 0:
+        # Pictures of one camera shall be scaled alike, dark ones too: by the largest value that they can have.
+        low, usual = 0.0, float(next((white for white in WHITES if high <= white), high))
+        if not is_float or (usual in (255, 65535) and high > usual / 4):
+            high = usual
+    if (low, high) == (0.0, whole):
+        return low, high, None
+    return low, high if high > low else low + 1, f"its values were scaled from {low:.6g} to {high:.6g}"
 
 
 # --- the page's process ----------------------------------------------------------------------------------------------
@@ -215,7 +243,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     while frames := read_frames(requests):
         options, data = frames
         try:
-            image, note = read_picture(data, **json.loads(options))
+            with _limited_time():
+                image, note = read_picture(data, **json.loads(options))
             head, pixels = {"mode": image.mode, "size": image.size, "note": note}, image.tobytes()
         except ValueError as error:
             head, pixels = {"error": str(error)}, b""
@@ -224,8 +253,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def write_frames(stream: BinaryIO, head: bytes, body: bytes) -> None:
     """Write two byte strings, each after its length."""
-    for part in (struct.pack("<II", len(head), len(body)), head, body):
-        stream.write(part)
+    stream.writelines((struct.pack("<II", len(head), len(body)), head, body))
     stream.flush()
 
 
@@ -237,6 +265,18 @@ def read_frames(stream: BinaryIO) -> tuple[bytes, bytes] | None:
     head, body = struct.unpack("<II", lengths)
     parts = stream.read(head), stream.read(body)
     return parts if (len(parts[0]), len(parts[1])) == (head, body) else None
+
+
+@contextmanager
+def _limited_time() -> Iterator[None]:
+    """Let the system end this process once it has taken too much of a processor's time, however busy the machine is."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_PROF, WORKER_SECONDS)
+    try:
+        yield
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _limit_memory() -> None:

@@ -168,15 +168,6 @@ def read_metadata(path: Path) -> dict[str, str]:
     return _parse_header(read_bytes(path, path.name))[0]
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read folder/metrics.json, what training wrote of the model; empty if there is none or it can't be read."""
-    try:
-        metrics = read_json(folder / METRICS)
-    except ValueError:
-        return {}
-    return metrics if isinstance(metrics, dict) else {}
-
-
 def fingerprint(folder: Path) -> str:
     """Return the SHA-256 of the weights in folder, of the numbers alone and not of the file's metadata."""
     content = read_bytes(folder / WEIGHTS, WEIGHTS)

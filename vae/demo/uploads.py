@@ -20,8 +20,8 @@ import vae.decode
 from vae.decode import Picture, Values, read_frames, write_frames
 from vae.images import OVERSAMPLING, to_tensor
 
-MAX_UPLOAD_BYTES = 20_000_000
-DECODE_SECONDS = 1.5  # a telephone's photograph takes a tenth of it
+MAX_UPLOAD_BYTES = 20 * 2**20
+DECODE_SECONDS = 5  # until a process is ended from outside; it ends itself after WORKER_SECONDS of processor time
 START_SECONDS = 60  # on a busy machine; importing takes a third of a second
 MAX_WAITING = 8  # visitors who wait for the one decoder
 
@@ -57,7 +57,7 @@ def read_own_file(path: str) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(unknown)
             if status.st_size > MAX_UPLOAD_BYTES:
-                raise ValueError(f"a picture may have at most {MAX_UPLOAD_BYTES // 1_000_000} MB: make it smaller first")
+                raise ValueError(f"a picture may have at most {MAX_UPLOAD_BYTES // 2**20} MB: make it smaller first")
             return file.read(MAX_UPLOAD_BYTES)
     except (OSError, UnicodeError):
         raise ValueError(unknown) from None
@@ -72,14 +72,14 @@ def _is_inside(path: str, folder: str) -> bool:
 
 
 class Decoder:
-    """A process that decodes pictures, one at a time; one that takes too long is ended and another one started."""
+    """A process that decodes pictures, one at a time, and a spare one for when it takes too long and is ended."""
 
     def __init__(self, seconds: float = DECODE_SECONDS, waiting: int = MAX_WAITING) -> None:
         self.seconds = seconds
         self._room = threading.BoundedSemaphore(waiting)
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._is_ready = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._ready: set[int] = set()
 
     def read(self, data: bytes, name: str, side: int, values: Values = "auto") -> Picture:
         """Do as `vae.decode.read_picture`, there. Raises ValueError as it does, and if too many visitors wait."""
@@ -91,45 +91,52 @@ class Decoder:
         finally:
             self._room.release()
         if answer is None:
-            raise ValueError(f"{name} could not be decoded within {self.seconds:g} s: save it as an ordinary PNG or JPEG")
+            raise ValueError(f"{name} could not be decoded in time: save it as an ordinary PNG or JPEG")
         head, pixels = json.loads(answer[0]), answer[1]
         if "error" in head:
             raise ValueError(head["error"])
         return Picture(Image.frombytes(head["mode"], tuple(head["size"]), pixels), head["note"])
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start a process in place of the one there was, without waiting for it."""
-        self.close()
+    def start(self) -> None:
+        """Start what processes are wanting, without waiting for them."""
         # Nothing of the environment that a decoder doesn't need, such as tokens, lies where a broken one could read it.
         kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
-        self._is_ready = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", vae.decode.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-        return self._process
+        while len(self._processes) < 2:
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-I", vae.decode.__file__],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                )
+            )
 
     def close(self) -> None:
-        """End the process, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        """End the processes."""
+        while self._processes:
+            self._end(self._processes[0])
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        self._processes.remove(process)
+        self._ready.discard(process.pid)
+        process.kill()
+        process.communicate()
 
     def _ask(self, options: bytes, data: bytes) -> tuple[bytes, bytes] | None:
         """Return the answer to a request, or None if there is none in time; the process is then replaced."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            process = self.start()
-        if not self._is_ready:
-            self._is_ready = self._within(START_SECONDS, process, None) is not None
-            if not self._is_ready:
+        for ended in [process for process in self._processes if process.poll() is not None]:
+            self._end(ended)
+        self.start()
+        process = self._processes[0]
+        if process.pid not in self._ready:
+            if self._within(START_SECONDS, process, None) is None:
+                self._end(process)
                 raise RuntimeError("the process that decodes pictures can't be started")
+            self._ready.add(process.pid)
         answer = self._within(self.seconds, process, (options, data))
         if answer is None:
+            self._end(process)
             self.start()
         return answer
 
