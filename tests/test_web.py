@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
-from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import lru_cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from vae.prior import noise
 WEB = Path(vae.demo.export.__file__).with_name("web")
 CLOSE = 1e-3  # of the [0, 1] pixel range
 EDITED_SEEDS = 4  # each with every value of every attribute
-TYPES = {".js": "text/javascript", ".html": "text/html"}
 
 # What the tests say to the page in few words.
 HELPERS = """
@@ -42,34 +41,39 @@ HELPERS = """
 """
 
 
+class Handler(SimpleHTTPRequestHandler):
+    """Serves the files of a folder as they are now, and says nothing of it."""
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
 class Site:
-    """A server on loopback of the page's modules, and of what a test puts there."""
+    """A server on loopback of the page's modules, and of what a test puts beside them."""
 
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - its name is the base class's
-                name = self.path.removeprefix("/")
-                path = WEB / name
-                content = site.files.get(name) or (path.read_bytes() if path.suffix == ".js" else None)
-                self.send_response(200 if content else 404)
-                self.send_header("Content-Type", TYPES.get(path.suffix, "application/octet-stream"))
-                self.end_headers()
-                self.wfile.write(content or b"")
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(WEB, folder, dirs_exist_ok=True)
+        (folder / "page.html").write_text("<!doctype html><link rel=icon href=data:,><title>test</title>")
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
     def put(self, **tensors: Tensor) -> None:
         """Serve numbers, row by row, by their names."""
-        self.files |= {name: tensor.detach().float().contiguous().numpy().tobytes() for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            (self.folder / name).write_bytes(tensor.detach().float().contiguous().numpy().tobytes())
+
+    def put_model(self, model: VAE) -> bytes:
+        """Serve a model as "model", and return what is served."""
+        content = decoder_bytes(model)
+        (self.folder / "model").write_bytes(content)
+        return content
 
     def close(self) -> None:
         self._server.shutdown()
@@ -78,9 +82,8 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    site = Site()
-    site.files["page.html"] = b"<!doctype html><link rel=icon href=data:,><title>test</title>"
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("site"))
     yield site
     site.close()
 
@@ -96,15 +99,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, site: Site) -> Iterator[Page]:
-    """An empty page, which at the end has had no error."""
+    """An empty page, which at the end has had no error and asked nobody else for anything."""
     page = browser.new_page()
     errors: list[str] = []
+    strangers: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith((site.url, "data:")) else strangers.append(request.url),
+    )
     page.goto(f"{site.url}/page.html")
     page.evaluate(HELPERS)
     yield page
     page.close()
     assert errors == []
+    assert strangers == []
 
 
 def with_directions(model: VAE) -> VAE:
@@ -142,7 +151,7 @@ def pictures(model: VAE, z: Tensor) -> Tensor:
 def test_pictures_are_those_of_torch(page: Page, site: Site, name: str) -> None:
     model = model_of(name)
     z = draw(model, 64)
-    site.files["model"] = decoder_bytes(model)
+    site.put_model(model)
     site.put(z=z, expected=pictures(model, z))
     error = page.evaluate(
         """async () => {
@@ -152,7 +161,6 @@ def test_pictures_are_those_of_torch(page: Page, site: Site, name: str) -> None:
             return Math.max(...rows(await numbers("z"), 64).map((z, row) => distance(decoder.decode(z), expected[row])));
         }"""
     )
-    print(f"{name}: {error:.1e} of the pixel range, {len(site.files['model']):,} bytes")
     assert error <= CLOSE
 
 
@@ -162,10 +170,15 @@ def test_edits_are_those_of_torch(page: Page, site: Site, name: str) -> None:
     assert model.directions is not None
     z = draw(model, EDITED_SEEDS)
     since = model.directions.predict(z).float()
-    targets = [(name, value) for name, values in model.directions.attributes.items() for value in range(len(values))]
-    targets += [(name, 0.25) for name in model.directions.attributes]  # between two values
-    edited = torch.cat([model.directions.edit(z, {name: value}, since=since) for name, value in targets])
-    site.files["model"] = decoder_bytes(model)
+    targets = [
+        (attribute, position)
+        for attribute, values in model.directions.attributes.items()
+        for position in [*range(len(values)), 0.25]
+    ]
+    edited = torch.cat(
+        [model.directions.edit(z, {attribute: position}, since=since) for attribute, position in targets]
+    )
+    site.put_model(model)
     site.put(z=z, since=since, edited=edited, expected=pictures(model, edited))
     found = page.evaluate(
         """async ([targets, seeds]) => {
@@ -194,7 +207,7 @@ def test_edits_are_those_of_torch(page: Page, site: Site, name: str) -> None:
 
 
 def test_an_edit_beyond_the_values_or_of_nothing_known_is_refused(page: Page, site: Site) -> None:
-    site.files["model"] = decoder_bytes(model_of("narrow"))
+    site.put_model(model_of("narrow"))
     answers = page.evaluate(
         """async () => {
             const { Model } = await import("/model.js");
@@ -216,7 +229,16 @@ def test_an_edit_beyond_the_values_or_of_nothing_known_is_refused(page: Page, si
 def walks() -> list[tuple[Tensor, Tensor]]:
     """Ends that are far apart, the same, opposite, nearly so, and at the origin."""
     a, b = noise([1, 2], 16)
-    return [(a, b), (a, 3 * a), (a, -a), (a, a + 1e-3 * b), (a, -a + 1e-3 * b), (a, a + 1e-6 * b), (0 * a, b), (a, 0 * b)]
+    return [
+        (a, b),
+        (a, 3 * a),
+        (a, -a),
+        (a, a + 1e-3 * b),
+        (a, -a + 1e-3 * b),
+        (a, a + 1e-6 * b),
+        (0 * a, b),
+        (a, 0 * b),
+    ]
 
 
 def test_walks_are_those_of_torch(page: Page, site: Site) -> None:
@@ -243,7 +265,7 @@ def test_walks_are_those_of_torch(page: Page, site: Site) -> None:
 def test_a_worker_decodes_in_order_and_shows_the_newest_first(page: Page, site: Site) -> None:
     model = model_of("mnist")
     z = draw(model, 8)
-    site.files["model"] = decoder_bytes(model)
+    site.put_model(model)
     expected = to_uint8(pictures(model, z)).expand(-1, -1, -1, 3)
     site.put(z=z, expected=torch.cat([expected, torch.full_like(expected[..., :1], 255)], dim=3))
     answer = page.evaluate(
@@ -278,7 +300,7 @@ def test_a_worker_decodes_in_order_and_shows_the_newest_first(page: Page, site: 
 
 
 def test_a_page_learns_that_it_has_to_ask_the_server(page: Page, site: Site) -> None:
-    site.files["model"] = decoder_bytes(model_of("narrow"))
+    site.put_model(model_of("narrow"))
     load = """async ([name, broken]) => {
         const { Model } = await import("/model.js");
         if (broken) globalThis.Worker = class extends Worker { constructor() { super("/nowhere.js", { type: "module" }); } };
@@ -292,14 +314,12 @@ def test_a_page_learns_that_it_has_to_ask_the_server(page: Page, site: Site) -> 
 def test_weights_that_half_precision_can_not_hold_are_sent_whole(page: Page, site: Site) -> None:
     model = small_model()
     assert {tensor.dtype for tensor in load(decoder_bytes(model)).values()} == {torch.float16, torch.float32}
-    with torch.no_grad():
-        block = model.decoder.trunk[2].residual
-        block[2].weight *= 1e6
-        block[3].running_var *= 1e12
-        block[3].running_mean *= 1e6
-    content = decoder_bytes(model)
-    assert {tensor.dtype for tensor in load(content).values()} == {torch.float32}
-    site.files["model"] = content
+    with torch.no_grad():  # a convolution a million times as strong, which the normalisation after it undoes
+        for key, tensor in model.decoder.state_dict(keep_vars=True).items():
+            for name, factor in (("2.weight", 1e6), ("3.running_mean", 1e6), ("3.running_var", 1e12)):
+                if key == f"trunk.2.residual.{name}":
+                    tensor *= factor
+    assert {tensor.dtype for tensor in load(site.put_model(model)).values()} == {torch.float32}
     z = draw(model, 1)
     site.put(z=z, expected=pictures(model, z))
     error = page.evaluate(

@@ -18,8 +18,7 @@ const RGBA = 4; // channels of a canvas
  * @property {string} name prefix of its tensors
  * @property {number} size of the input, pixels a side
  * @property {number} inputs channels
- * @property {number} outputs channels, of several pixels where the layer makes the picture larger
- * @property {number} [patch] pixels a side that the head makes of one
+ * @property {number} outputs channels for each pixel of the input
  */
 
 /**
@@ -27,6 +26,7 @@ const RGBA = 4; // channels of a canvas
  * @property {number} image_size pixels a side
  * @property {number} channels 1 (grey) or 3 (RGB)
  * @property {number} latent_dim
+ * @property {number} patch pixels a side that the head makes of one
  * @property {string} attribution a stranger's text: show it as text only
  */
 
@@ -105,7 +105,7 @@ export class Decoder {
    */
   head(x, layer) {
     this.#activate(x, layer.name, layer);
-    return pixelShuffle(this.#multiply(layer.name, layer, 1, this.#biases(layer)), layer.size, layer.patch);
+    return pixelShuffle(this.#multiply(layer.name, layer, 1, this.#biases(layer)), layer.size, this.config.patch);
   }
 
   /**
@@ -154,7 +154,7 @@ export class Decoder {
     const skip = BYTES * (stride - length);
     const weights = this.tensors.get(`${name}.weight`).byteOffset;
     const pixels = size ** 2;
-    const address = (pixel) => {
+    const address = (/** @type {number} */ pixel) => {
       const inside = Math.min(pixel, pixels - 1); // the last tile repeats the last pixel
       return this.input.byteOffset + BYTES * (Math.floor(inside / size) * stride + (inside % size) * inputs);
     };

@@ -10,7 +10,10 @@ export const LANES = 8; // output channels of one tile: two vectors of four numb
 const BYTES = 4; // of a float32
 const PAGE = 65_536; // bytes
 
-/** The bytes of each instruction that the loop needs (https://webassembly.github.io/spec/core/appendix/index-instructions.html). */
+/**
+ * The bytes of each instruction that the loop needs (https://webassembly.github.io/spec/core/appendix/index-instructions.html).
+ * @type {Record<string, number[]>}
+ */
 const OPCODES = {
   loop: [0x03, 0x40],
   end: [0x0b],
@@ -97,11 +100,12 @@ const sized = (bytes) => [...leb128(bytes.length), ...bytes];
 /** @param {string} text */
 const name = (text) => sized([...text].map((letter) => letter.charCodeAt(0)));
 
-/** @returns {Uint8Array} a module that imports `js.memory` and exports `tile` */
+/** @returns {Uint8Array<ArrayBuffer>} a module that imports `js.memory` and exports `tile` */
 function moduleBytes() {
   const I32 = 0x7f;
   const V128 = 0x7b;
   const locals = [2, 1, I32, VECTORS.length, V128]; // two kinds of them, and how many of each
+  /** @type {[number, number[]][]} */
   const sections = [
     [1, [1, 0x60, ...sized(PARAMETERS.map(() => I32)), 0]], // one type of function, which returns nothing
     [2, [1, ...name("js"), ...name("memory"), 2, 0, 0]], // imports a memory
@@ -123,8 +127,7 @@ export class Kernel {
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(moduleBytes()), {
       js: { memory: this.memory },
     });
-    /** @type {(...addresses: number[]) => void} see PARAMETERS */
-    this.tile = exports.tile;
+    this.tile = /** @type {(...values: number[]) => void} see PARAMETERS */ (exports.tile);
   }
 
   /**

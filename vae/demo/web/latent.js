@@ -29,20 +29,15 @@ export function lerp(a, b, t) {
  * @returns {Float32Array} (latent_dim)
  */
 export function slerp(a, b, t) {
-  const [lengthA, lengthB] = [length(a), length(b)];
+  const [lengthA, lengthB] = [Math.hypot(...a), Math.hypot(...b)];
   const u = Float64Array.from(a, (value) => value / lengthA);
   const v = Float64Array.from(b, (value) => value / lengthB);
-  const angle =
-    2 *
-    Math.atan2(length(u.map((value, index) => value - v[index])), length(u.map((value, index) => value + v[index])));
+  const difference = u.map((value, index) => value - v[index]);
+  const sum = u.map((value, index) => value + v[index]);
+  const angle = 2 * Math.atan2(Math.hypot(...difference), Math.hypot(...sum));
   const turns = angle > PARALLEL && angle < Math.PI - PARALLEL; // not where a or b is zero, and the angle not a number
   if (!turns || t === 0 || t === 1) return lerp(a, b, t);
   const scale = ((1 - t) * lengthA + t * lengthB) / Math.sin(angle);
   const [shareA, shareB] = [Math.sin((1 - t) * angle), Math.sin(t * angle)];
   return a.map((_, index) => scale * (shareA * u[index] + shareB * v[index]));
-}
-
-/** @param {Float32Array | Float64Array} vector */
-function length(vector) {
-  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
 }

@@ -12,5 +12,5 @@ self.onmessage = ({ data }) => {
     return;
   }
   const pixels = toRgba(decoder.decode(data), decoder.config.channels);
-  self.postMessage(pixels, [pixels.buffer]);
+  self.postMessage(pixels, { transfer: [pixels.buffer] });
 };
