@@ -19,7 +19,7 @@ from torch import Tensor
 
 import vae.demo.export
 from vae import VAE
-from vae.attributes import Directions
+from vae.attributes import ClassGaussians, fit_attributes
 from vae.demo.export import decoder_bytes
 from vae.images import to_uint8
 from vae.latent import lerp, slerp
@@ -116,25 +116,31 @@ def page(browser: Browser, site: Site) -> Iterator[Page]:
     assert strangers == []
 
 
-def with_directions(model: VAE) -> VAE:
-    """Give a model directions whose names mean something else to JavaScript."""
-    z = torch.randn(400, model.config.latent_dim, generator=torch.Generator().manual_seed(0))
-    labels = torch.stack([torch.arange(400) % 3, (z[:, 0] > 0).long(), torch.arange(400) // 3 % 2], dim=1)
-    model.directions = Directions.fit(z, labels, {"2": ("a", "b", "c"), "__proto__": ("0", "1"), "1": ("no", "yes")})
-    return model
-
-
 MODELS = ["avatars", "fashion-mnist", "mnist", "narrow", "large"]
 
 
 @lru_cache
 def model_of(name: str) -> VAE:
     """Return a bundled model, or a small one: of odd widths, or of another size and in colour."""
-    if name == "narrow":
-        return with_directions(small_model(width=5, depth=2, latent_dim=7))
+    if name == "narrow":  # with names that mean something else to JavaScript
+        model = small_model(width=5, depth=2, latent_dim=7)
+        return with_directions(model, {"2": ("a", "b", "c"), "__proto__": ("0", "1"), "1": ("no", "yes")})
     if name == "large":
-        return with_directions(small_model(image_size=96, channels=3))
+        return with_directions(small_model(image_size=96, channels=3), {"class": ("a", "b", "c")})
     return VAE.from_pretrained(name)
+
+
+def with_directions(model: VAE, attributes: dict[str, tuple[str, ...]]) -> VAE:
+    """Give a model directions of attributes that its latent vectors depend on."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [len(values) for values in attributes.values()]
+    labels = torch.stack([torch.randint(size, (400,), generator=generator) for size in sizes], dim=1)
+    z = torch.randn(400, model.config.latent_dim, generator=generator)
+    z[:, : len(sizes)] += labels
+    z[:, -1] *= 1 + labels.sum(dim=1)  # the classes differ in their covariances, too
+    z[:, -2] += z[:, -1]
+    model.directions = fit_attributes(z, labels, attributes)
+    return model
 
 
 def draw(model: VAE, count: int) -> Tensor:
@@ -169,6 +175,7 @@ def test_edits_are_those_of_torch(page: Page, site: Site, name: str) -> None:
     model = model_of(name)
     assert model.directions is not None
     z = draw(model, EDITED_SEEDS)
+    assert isinstance(model.directions, ClassGaussians) == (len(model.directions.sizes) == 1)
     since = model.directions.predict(z).float()
     targets = [
         (attribute, position)

@@ -11,12 +11,14 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vae.attributes import AttributeModel, ClassGaussians, Directions
 from vae.model import VAE, Decoder, ResidualBlock
 from vae.prior import noise
 
@@ -56,16 +58,26 @@ def decoder_bytes(model: VAE) -> bytes:
             tensors[f"{layer.name}.{key}"] = _pack(tensor).to(dtype) if key.endswith("weight") else tensor
     directions = None
     if model.directions is not None:
-        tensors |= {f"directions.{key}": getattr(model.directions, key) for key in ("mean", "effects", "interplay")}
-        directions = {
-            # In pairs: a JavaScript object would put names that are numbers first.
-            "attributes": [[name, list(values)] for name, values in model.directions.attributes.items()],
-            "groups": [list(group) for group in model.directions.groups],
-        }
+        directions, own = _directions(model.directions)
+        tensors |= {f"directions.{key}": tensor for key, tensor in own.items()}
     config = dataclasses.asdict(model.config) | {"patch": model.config.patch}
     ready = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     # All metadata under one key: safetensors writes several in any order.
     return save(ready, {"description": json.dumps({"config": config, "layers": layers, "directions": directions})})
+
+
+def _directions(directions: AttributeModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what edits need, and the tensors."""
+    # In pairs: a JavaScript object would put names that are numbers first.
+    attributes = [[name, list(values)] for name, values in directions.attributes.items()]
+    if isinstance(directions, ClassGaussians):
+        rows, columns = torch.tril_indices(directions.latent_dim, directions.latent_dim)
+        tensors = {"means": directions.means, "scale_tril": directions.scale_tril[:, rows, columns]}
+        return {"kind": "class-gaussians", "attributes": attributes, "groups": []}, tensors
+    assert isinstance(directions, Directions)
+    groups = [list(group) for group in directions.groups]
+    tensors = {key: getattr(directions, key) for key in ("mean", "effects", "interplay")}
+    return {"kind": "directions", "attributes": attributes, "groups": groups}, tensors
 
 
 @torch.no_grad()

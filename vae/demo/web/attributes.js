@@ -1,22 +1,13 @@
-/** Edits of attributes, as `Directions` of vae/attributes.py makes them. */
+/** Edits of attributes, as vae/attributes makes them. What a picture shows before an edit, the server predicts. */
 
-/** @typedef {Map<string, string[]>} Attributes the names of the values of each attribute: strangers' texts */
-
-/** Where in the latent space pictures lie whose attributes are known. What a picture shows, the server predicts. */
-export class Directions {
-  /**
-   * @param {Attributes} attributes
-   * @param {number[][]} groups the attributes, by their numbers, of each group that has an interplay
-   * @param {Float32Array} mean (latent_dim)
-   * @param {Float32Array} effects (values of all attributes, latent_dim)
-   * @param {Float32Array} interplay (combinations of the values of all groups, latent_dim)
-   */
-  constructor(attributes, groups, mean, effects, interplay) {
+/**
+ * A position is the number of a value, 0 for the first; fractions lie between two values.
+ * @abstract
+ */
+export class AttributeModel {
+  /** @param {Map<string, string[]>} attributes the names of the values of each attribute: strangers' texts */
+  constructor(attributes) {
     this.attributes = attributes;
-    this.groups = groups;
-    this.mean = mean;
-    this.effects = effects;
-    this.interplay = interplay;
   }
 
   /** @returns {number[]} how many values each attribute has */
@@ -25,27 +16,10 @@ export class Directions {
   }
 
   /**
-   * Say where pictures lie whose sliders stand at positions.
-   * @param {number[]} positions of all attributes: 0 at the first value, 1 at the second; between them all changes evenly
-   * @returns {Float64Array} (latent_dim)
-   */
-  locate(positions) {
-    const shares = this.sizes.map((size, index) => sharesAt(positions[index], size));
-    const place = Float64Array.from(this.mean);
-    addRows(place, this.effects, shares.flat());
-    addRows(
-      place,
-      this.interplay,
-      this.groups.flatMap((group) => group.map((index) => shares[index]).reduce(products)),
-    );
-    return place;
-  }
-
-  /**
    * Move a latent vector so that attributes come to other positions.
    * @param {Float32Array} z (latent_dim)
-   * @param {Map<string, number>} to the attributes to turn, and where to
-   * @param {number[]} since where all attributes stand before
+   * @param {Map<string, number>} to the attributes to edit, and where to
+   * @param {number[]} since the values of all attributes before
    * @returns {Float32Array} (latent_dim)
    */
   edit(z, to, since) {
@@ -53,9 +27,73 @@ export class Directions {
     for (const name of to.keys()) {
       if (!names.includes(name)) throw new RangeError(`there is no attribute ${name}`);
     }
-    const from = this.locate(since);
-    const goal = this.locate(names.map((name, index) => to.get(name) ?? since[index]));
-    return z.map((value, index) => value + goal[index] - from[index]);
+    const goal = names.map((name, index) => to.get(name) ?? since[index]);
+    for (const positions of [since, goal]) this.#check(positions);
+    const shift = this.shift(z, since, goal);
+    return z.map((value, index) => value + shift[index]);
+  }
+
+  /**
+   * Return what an edit adds to a latent vector.
+   * @abstract
+   * @param {Float32Array} _z (latent_dim)
+   * @param {number[]} _old positions of all attributes
+   * @param {number[]} _new positions of all attributes
+   * @returns {Float64Array} (latent_dim)
+   */
+  shift(_z, _old, _new) {
+    throw new TypeError("shift is the kind's own");
+  }
+
+  /** @param {number[]} positions of all attributes */
+  #check(positions) {
+    for (const [index, size] of this.sizes.entries()) {
+      const position = positions[index];
+      if (!(position >= 0 && position <= size - 1)) throw new RangeError(`expected 0 to ${size - 1}, got ${position}`);
+    }
+  }
+}
+
+/** Several attributes: a linear model adds up what each value does to a latent vector, and what two or three do together. */
+export class Directions extends AttributeModel {
+  /**
+   * @param {Map<string, string[]>} attributes
+   * @param {number[][]} groups the attributes, by their numbers, of each group that has an interplay
+   * @param {Float32Array} mean (latent_dim)
+   * @param {Float32Array} effects (values of all attributes, latent_dim)
+   * @param {Float32Array} interplay (combinations of the values of all groups, latent_dim)
+   */
+  constructor(attributes, groups, mean, effects, interplay) {
+    super(attributes);
+    this.groups = groups;
+    this.mean = mean;
+    this.effects = effects;
+    this.interplay = interplay;
+  }
+
+  /**
+   * Return the mean of latent vectors of pictures with these positions.
+   * @param {number[]} positions of all attributes
+   * @returns {Float64Array} (latent_dim)
+   */
+  locate(positions) {
+    const shares = this.sizes.map((size, index) => sharesAt(positions[index], size));
+    const together = this.groups.flatMap((group) => group.map((index) => shares[index]).reduce(products));
+    const place = Float64Array.from(this.mean);
+    addRows(place, this.effects, shares.flat());
+    addRows(place, this.interplay, together);
+    return place;
+  }
+
+  /**
+   * @override
+   * @param {Float32Array} _z
+   * @param {number[]} old
+   * @param {number[]} goal
+   */
+  shift(_z, old, goal) {
+    const from = this.locate(old);
+    return this.locate(goal).map((value, index) => value - from[index]);
   }
 }
 
@@ -65,7 +103,6 @@ export class Directions {
  * @returns {number[]} the share of each value: one or two of them have any
  */
 function sharesAt(position, size) {
-  if (!(position >= 0 && position <= size - 1)) throw new RangeError(`expected 0 to ${size - 1}, got ${position}`);
   return Array.from({ length: size }, (_, value) => Math.max(0, 1 - Math.abs(position - value)));
 }
 

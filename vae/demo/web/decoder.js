@@ -34,7 +34,7 @@ const RGBA = 4; // channels of a canvas
  * @typedef {object} Description what vae/demo/export.py says of a model
  * @property {Config} config
  * @property {Layer[]} layers
- * @property {{attributes: [string, string[]][], groups: number[][]} | null} directions
+ * @property {{kind: string, attributes: [string, string[]][], groups: number[][]} | null} directions
  */
 
 export class Decoder {

@@ -1,8 +1,10 @@
 /** A model on the page: fetched once, it decodes in a worker, so that the page never waits for it. */
 
 import { Directions } from "./attributes.js";
+import { ClassGaussians } from "./class-gaussians.js";
 import { readSafetensors } from "./safetensors.js";
 
+/** @typedef {import("./attributes.js").AttributeModel} AttributeModel */
 /** @typedef {{z: Float32Array, give: (picture: ImageData) => void, refuse: (error: Error) => void}} Task */
 
 export class Model {
@@ -21,7 +23,7 @@ export class Model {
   /**
    * Use `Model.load`.
    * @param {import("./decoder.js").Config} config
-   * @param {Directions | null} directions null if the training pictures had no labels
+   * @param {AttributeModel | null} directions null if the training pictures had no labels
    * @param {Worker} worker
    */
   constructor(config, directions, worker) {
@@ -44,7 +46,7 @@ export class Model {
     /** @type {import("./decoder.js").Description} */
     const { config, directions } = JSON.parse(metadata.description);
     const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-    const model = new Model(config, directions && readDirections(directions, tensors), worker);
+    const model = new Model(config, readDirections(directions, tensors), worker);
     await model.#start(file);
     return model;
   }
@@ -122,10 +124,16 @@ export class Model {
 }
 
 /**
- * @param {{attributes: [string, string[]][], groups: number[][]}} described
+ * @param {import("./decoder.js").Description["directions"]} description
  * @param {Map<string, Float32Array>} tensors
+ * @returns {AttributeModel | null}
  */
-function readDirections({ attributes, groups }, tensors) {
-  const [mean, effects, interplay] = ["mean", "effects", "interplay"].map((key) => tensors.get(`directions.${key}`));
-  return new Directions(new Map(attributes), groups, mean, effects, interplay);
+function readDirections(description, tensors) {
+  if (!description) return null;
+  const attributes = new Map(description.attributes);
+  const tensor = (/** @type {string} */ key) => tensors.get(`directions.${key}`);
+  if (description.kind === "class-gaussians") {
+    return new ClassGaussians(attributes, tensor("means"), tensor("scale_tril"));
+  }
+  return new Directions(attributes, description.groups, tensor("mean"), tensor("effects"), tensor("interplay"));
 }
