@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from vae.attributes import AttributePrior, Directions, load_directions, save_directions
 from vae.card import model_card
@@ -213,7 +214,13 @@ def _load(cls: type[P], folder: Path) -> P:
         if key.endswith("running_var") and (tensor < 0).any():
             raise ValueError(f"{folder / WEIGHTS} has negative variances in {key}")
     model.load_state_dict(tensors, assign=True)
-    return model.eval()
+    model.eval()
+    x = torch.full((1, model.config.channels, model.config.image_size, model.config.image_size), 0.5)
+    with torch.no_grad():
+        output = model(x, torch.Generator().manual_seed(0))
+    if not all(value.isfinite().all() for value in tree_leaves(output)):
+        raise ValueError(f"{folder / WEIGHTS} has weights that give no finite picture")
+    return model
 
 
 def _draw_sheet(model: Any) -> Image.Image:
