@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import small_model
 from safetensors.torch import load_file, save_file
 from scipy.linalg import sqrtm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
