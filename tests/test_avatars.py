@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import vae.avatars
-from vae.avatars import ATTRIBUTES, BACKGROUND, PACKAGES, draw, load_avatars, versions
+import vae.data.avatars
 from vae.data import load_dataset, load_examples
+from vae.data.avatars import ATTRIBUTES, BACKGROUND, PACKAGES, draw, load_avatars, versions
 
 # SHA-256 of the pixels of seeds 0 to 15 as these versions of the packages draw them.
 DRAWN: dict[tuple[str, ...], str] = {
@@ -22,21 +22,21 @@ DRAWN: dict[tuple[str, ...], str] = {
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae.avatars, "SHARD", 4)
+    monkeypatch.setattr(vae.data.avatars, "SHARD", 4)
 
 
 @pytest.fixture
 def drawn_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Draw in this process; the list fills with the first seeds of the shards that are drawn."""
     starts: list[int] = []
-    draw_shard = vae.avatars._draw_shard
+    draw_shard = vae.data.avatars._draw_shard
 
     def draw_and_tell(seeds: range, path: Path) -> None:
         starts.append(seeds.start)
         draw_shard(seeds, path)
 
-    monkeypatch.setattr(vae.avatars, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(1))
-    monkeypatch.setattr(vae.avatars, "_draw_shard", draw_and_tell)
+    monkeypatch.setattr(vae.data.avatars, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(vae.data.avatars, "_draw_shard", draw_and_tell)
     return starts
 
 
@@ -86,7 +86,7 @@ def test_what_was_drawn_is_kept_and_what_is_missing_or_damaged_is_drawn(tmp_path
 @pytest.mark.usefixtures("small_shards")
 def test_a_new_version_draws_anew(tmp_path: Path, drawn_here: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     load_avatars(tmp_path, range(4))
-    monkeypatch.setattr(vae.avatars, "versions", lambda: ("11", "11", "1", "13"))
+    monkeypatch.setattr(vae.data.avatars, "versions", lambda: ("11", "11", "1", "13"))
     load_avatars(tmp_path, range(4))
     assert drawn_here == [0, 0]
 
@@ -109,7 +109,7 @@ def test_the_examples_are_of_the_test_set() -> None:
 def test_without_the_packages_the_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vae.avatars, "PACKAGES", ("dicebear-core", "no-such-package"))
+    monkeypatch.setattr(vae.data.avatars, "PACKAGES", ("dicebear-core", "no-such-package"))
     with pytest.raises(ValueError, match="not all installed: pip install dicebear-core no-such-package"):
         load_dataset("avatars", tmp_path, "test")
 
@@ -126,6 +126,6 @@ def end_the_process(seeds: range, path: Path) -> None:
 
 @pytest.mark.usefixtures("small_shards")
 def test_a_process_that_is_ended_is_answered_by_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae.avatars, "_draw_shard", end_the_process)
+    monkeypatch.setattr(vae.data.avatars, "_draw_shard", end_the_process)
     with pytest.raises(ValueError, match="a process that draws avatars was ended: start again, what was drawn is kept"):
         load_avatars(tmp_path, range(4))

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import app
 from vae import VAE, StandardNormal, generate, reconstruct
-from vae.card import plain
+from vae.attributes import Directions
 from vae.demo.border import MAX_QUEUED, check, is_open, keep, keep_pictures, shown
 from vae.demo.explore import AXES, explore, sliders, turn
 from vae.demo.generate import MAX_PICTURES, new_pictures
@@ -35,9 +35,9 @@ from vae.demo.models import Models
 from vae.demo.page import MAX_SEED, in_one_sentence
 from vae.demo.reconstruct import give_back
 from vae.demo.uploads import MAX_UPLOAD_BYTES, Decoder, read_own_file, read_upload
+from vae.files import plain
 from vae.hub import bundled_names
 from vae.images import to_pil, to_uint8
-from vae.latent import Directions
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +140,7 @@ def test_sliders_stand_where_the_picture_is_and_turn_it(model: VAE) -> None:
     assert torch.equal(turn(model, z, described, {"hair": hair.start, "beard": beard.start}), z)
     shaved = turn(model, z, described, {"beard": 0})
     assert sliders(model, shaved)[1].start == 0
-    torch.testing.assert_close(shaved, model.directions.turn(z[None], {"beard": 0})[0])
+    torch.testing.assert_close(shaved, model.directions.edit(z[None], {"beard": 0})[0])
     before = pixels(explore(model, None, 5, {}))
     assert np.array_equal(before, to_uint8(generate(model, [5]))[0, 0].numpy())
     assert not np.array_equal(before, pixels(explore(model, None, 5, {"hair": 0, "beard": 0.5})))
@@ -325,13 +325,13 @@ def test_a_model_that_the_hub_withholds_for_now_can_be_chosen_later(
     def no_answer(name: str) -> None:
         raise ConnectionError(f"{name} could not be had: check the network")
 
-    monkeypatch.setattr("vae.demo.models.look_for", no_answer)
+    monkeypatch.setattr("vae.demo.models.resolve_model", no_answer)
     models = Models(["somebody/theirs"])
     assert models.names == [*bundled_names(), "somebody/theirs"]
     assert models.notices[0] == "somebody/theirs could not be had: check the network. Choose it again later"
     with pytest.raises(ValueError, match="check the network"):
         models["somebody/theirs"]
-    monkeypatch.setattr("vae.demo.models.look_for", lambda name: ({}, None))
+    monkeypatch.setattr("vae.demo.models.resolve_model", lambda name: ({}, None))
     monkeypatch.setattr("vae.demo.models.find_model", lambda name: tmp_path)
     assert models["somebody/theirs"].config == model.config
 

@@ -15,23 +15,18 @@ from PIL import Image
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-import vae.evaluate
+import vae.evaluate.__main__
+import vae.evaluate.measure
 from vae import Flow, GaussianMixture, load_prior, save_prior
+from vae.attributes import AttributePrior, Directions
 from vae.data import Pictures, load_examples
-from vae.evaluate import (
-    compare,
-    disagreements,
-    encode,
-    fit_priors,
-    main,
-    measure_attributes,
-    measure_latents,
-    measure_likelihood,
-)
-from vae.hub import load_model, read_metrics
-from vae.images import to_unit
-from vae.latent import AttributePrior, Directions
-from vae.metrics import ssim
+from vae.evaluate.__main__ import disagreements, main
+from vae.evaluate.fit import fit_priors
+from vae.evaluate.measure import compare, measure_attributes, measure_latents, measure_likelihood
+from vae.files import read_metrics
+from vae.generate import encode
+from vae.hub import load_model
+from vae.images import ssim, to_unit
 from vae.model import DiagonalGaussian
 
 FEW: dict[str, Any] = {"samples": 3, "pictures": 5, "generated": 40, "seeds": 2}
@@ -54,7 +49,7 @@ def brief_flow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model's folder as train.py leaves it, and examples in the place of data."""
-    monkeypatch.setattr(vae.evaluate, "load_dataset", halves)
+    monkeypatch.setattr(vae.evaluate.__main__, "load_dataset", halves)
     small_model().save_pretrained(tmp_path)
     training = read_metrics(Path("weights/mnist"))["training"]
     (tmp_path / "metrics.json").write_text(json.dumps({"dataset": "mnist", "history": [1, 2], "training": training}))
@@ -148,7 +143,7 @@ def test_attributes_of_other_data_are_not_measured(folder: Path, capsys: pytest.
 def test_attributes_of_data_without_a_classifier_are_told_by_one_trained_for_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(vae.evaluate, "CLASSIFIERS", ())
+    monkeypatch.setattr(vae.evaluate.__main__, "CLASSIFIERS", ())
     main(str(folder), **FEW, fit_directions=True, write=True)
     assert "no classifier comes for mnist: one is trained" in capsys.readouterr().out
     assert json.loads((folder / "metrics.json").read_text())["attributes"]["digit"]["told"] > 0.5
@@ -166,7 +161,7 @@ def test_another_prior_than_the_likeliest_can_be_taken(folder: Path) -> None:
 def test_a_model_without_a_classifier_is_measured_but_for_its_new_pictures(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(vae.evaluate, "CLASSIFIERS", ())
+    monkeypatch.setattr(vae.evaluate.__main__, "CLASSIFIERS", ())
     main(str(folder), **FEW, write=True)
     assert "new pictures are not measured" in capsys.readouterr().out
     assert "generation" not in json.loads((folder / "metrics.json").read_text())
@@ -291,7 +286,7 @@ def test_claims_are_compared_within_their_tolerances(claimed: Any, measured: Any
 def test_evaluate_measures_reconstructions_from_the_sample_as_from_the_mean() -> None:
     model = small_model()
     images = load_examples("mnist").images[:30]
-    figures = vae.evaluate.evaluate(model, images)
+    figures = vae.evaluate.measure.evaluate(model, images)
     x = to_unit(images)
     with torch.no_grad():
         output = model(x, torch.Generator().manual_seed(0))

@@ -9,10 +9,11 @@ from conftest import small_model
 from safetensors.torch import load_file, save_file
 
 from vae import VAE, GaussianMixture, StandardNormal, VAEConfig, generate, save_prior
+from vae.attributes import AttributePrior, Directions, save_directions
 from vae.card import model_card
 from vae.data import DATASETS
-from vae.hub import LATENTS, bundled_names, load_model, read_metrics, save_model, write
-from vae.latent import AttributePrior, Directions, save_directions
+from vae.files import read_metrics, write
+from vae.hub import LATENTS, bundled_names, load_model, save_model
 from vae.loss import overall_scale
 
 
@@ -91,7 +92,7 @@ def test_directions_go_with_the_model_and_leave_with_it(model: VAE, tmp_path: Pa
     model.save_pretrained(tmp_path)
     loaded = VAE.from_pretrained(tmp_path)
     assert loaded.directions is not None
-    assert torch.equal(loaded.directions.turn(z, {"beard": 1}), model.directions.turn(z, {"beard": 1}))
+    assert torch.equal(loaded.directions.edit(z, {"beard": 1}), model.directions.edit(z, {"beard": 1}))
     model.prior = AttributePrior(model.directions)
     model.save_pretrained(tmp_path)
     again = VAE.from_pretrained(tmp_path)

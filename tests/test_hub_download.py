@@ -17,7 +17,7 @@ from hub_server import Hub, Repo, cut_short
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from vae.hub import PATIENCE
+from vae.hub import PROBE_SECONDS
 
 FASHION = "somebody/fashion"
 CLOSED = "http://127.0.0.1:9"
@@ -130,7 +130,7 @@ def test_two_processes_at_once_load_the_same(hub: Hub, pull: Pull, expected: flo
 
 def test_what_is_missing_or_barred_is_said(hub: Hub, pull: Pull) -> None:
     assert "there is no such repo" in pull("somebody/else")
-    assert f"{FASHION} at v9 could not be had: it has no such revision" in pull(revision="v9")
+    assert f"{FASHION}@v9 can't be loaded: it has no such revision" in pull(revision="v9")
     assert "it is not in the cache" in pull(local_files_only=True)
     assert "that is no name of a repo" in pull("somebody/--")
     hub.repos[FASHION].gated = True
@@ -258,7 +258,7 @@ def test_a_slow_hub_is_waited_for(hub: Hub, pull: Pull, expected: float) -> None
 def test_what_is_no_hub_is_told_from_one(hub: Hub, pull: Pull) -> None:
     hub.fault = lambda request: HTMLResponse("<html>Log in to the wireless network</html>")
     assert "what answers is no Hub" in pull()
-    assert pull.client("look_for", FASHION)[0] == "no answer"
+    assert pull.client("resolve_model", FASHION)[0] == "no answer"
 
 
 def test_without_a_network_the_cache_still_serves(hub: Hub, tmp_path: Path) -> None:
@@ -287,16 +287,16 @@ def test_without_a_network_the_cache_still_serves(hub: Hub, tmp_path: Path) -> N
 
 
 def test_the_page_learns_at_once_what_the_hub_says(hub: Hub, client: Client) -> None:
-    assert client("look_for", FASHION) == [{}, None]
-    assert client("look_for", "fashion-mnist") == [{}, None]
-    assert "there is no such repo" in client("look_for", "somebody/else")
-    assert "it has no such revision" in client("look_for", f"{FASHION}@v9")
+    assert client("resolve_model", FASHION) == [{}, None]
+    assert client("resolve_model", "fashion-mnist") == [{}, None]
+    assert "there is no such repo" in client("resolve_model", "somebody/else")
+    assert "it has no such revision" in client("resolve_model", f"{FASHION}@v9")
     hub.repos["somebody/pickle"] = Repo({"config.json": files_of(hub)["config.json"], "pytorch_model.bin": b"no"})
-    assert "pickles can run code" in client("look_for", "somebody/pickle")
+    assert "pickles can run code" in client("resolve_model", "somebody/pickle")
     hub.fault = lambda request: Response(None, 503)
-    assert client("look_for", FASHION) == [
+    assert client("resolve_model", FASHION) == [
         "no answer",
-        f"{FASHION} could not be had: the Hub answered 503: try again later",
+        f"{FASHION} can't be loaded: the Hub answered 503: try again later",
     ]
 
 
@@ -304,17 +304,17 @@ def test_the_page_does_not_wait_for_a_hub_that_says_nothing(hub: Hub, client: Cl
     answered = threading.Event()
 
     def hold(request: Request) -> None:
-        assert answered.wait(20 * PATIENCE), "the client waited for the Hub"
+        assert answered.wait(20 * PROBE_SECONDS), "the client waited for the Hub"
 
     hub.fault = hold
-    assert client("look_for", FASHION)[0] == "no answer"
+    assert client("resolve_model", FASHION)[0] == "no answer"
     answered.set()
 
 
 def test_the_page_shows_the_cache_when_the_hub_is_down(hub: Hub, client: Client) -> None:
     client("pull", FASHION)
     hub.fault = lambda request: Response(None, 500)
-    options, notice = client("look_for", FASHION)
+    options, notice = client("resolve_model", FASHION)
     assert options == {"local_files_only": True}
     assert "the Hub answered 500" in notice
     assert "copy in the cache" in notice

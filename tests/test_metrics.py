@@ -14,22 +14,20 @@ from torch import Tensor
 from torch.distributions import Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from vae import StandardNormal
-from vae.evaluate import calibrate, evaluate
-from vae.images import to_unit
-from vae.loss import elbo, importance_weighted, log_likelihood
-from vae.metrics import (
+from vae.config import Likelihood
+from vae.evaluate.measure import calibrate, evaluate
+from vae.evaluate.metrics import (
     PrecisionRecall,
     active_units,
     bits_per_dimension,
     frechet_distance,
-    importance_weighted_bound,
     latent_use,
     pca_mse,
     precision_recall,
-    psnr,
-    ssim,
 )
-from vae.model import DiagonalGaussian, Likelihood
+from vae.images import psnr, ssim, to_unit
+from vae.loss import elbo, importance_weighted, importance_weighted_bound, log_likelihood
+from vae.model import DiagonalGaussian
 from vae.prior import Flow, GaussianMixture
 
 
@@ -57,7 +55,7 @@ class LinearGaussian:
         mean = torch.linalg.solve(precision, self.weight.T @ (x.flatten(1) - 0.5).T / self.sigma**2).T
         return DiagonalGaussian(mean, torch.log(self.posterior_variance / precision.diagonal()).expand_as(mean))
 
-    def decoder(self, z: Tensor) -> Tensor:
+    def decode_logits(self, z: Tensor) -> Tensor:
         return torch.logit(0.5 + z @ self.weight.T).view(-1, 1, 8, 8)
 
 
@@ -109,14 +107,14 @@ def test_evaluate_agrees_with_the_textbook() -> None:
         output = model(x, torch.Generator().manual_seed(0))
         mean_picture = model.decode(posterior.mean)
     sigma = (output.reconstruction - x).square().mean().sqrt()
-    assert figures["scale"] == pytest.approx(sigma.item(), rel=1e-4)
+    assert figures.scale == pytest.approx(sigma.item(), rel=1e-4)
     log_p = Normal(output.reconstruction, sigma).log_prob(x).sum((1, 2, 3)).mean().item()
     kl = torch.distributions.kl_divergence(Normal(posterior.mean, posterior.std), Normal(0, 1)).sum(1).mean().item()
-    assert figures["reconstruction"] == pytest.approx(log_p, rel=1e-4)
-    assert figures["kl"] == pytest.approx(kl, rel=1e-4)
-    assert figures["elbo"] == pytest.approx(log_p - kl, rel=1e-4)
-    assert figures["mse"] == pytest.approx((mean_picture - x).square().mean().item(), rel=1e-4)
-    assert figures["pictures"] == 30
+    assert figures.reconstruction == pytest.approx(log_p, rel=1e-4)
+    assert figures.kl == pytest.approx(kl, rel=1e-4)
+    assert figures.elbo == pytest.approx(log_p - kl, rel=1e-4)
+    assert figures.mse == pytest.approx((mean_picture - x).square().mean().item(), rel=1e-4)
+    assert figures.pictures == 30
     assert evaluate(model, images) == figures  # measured twice, the same
 
 

@@ -9,9 +9,11 @@ what labels say), `demo` (the page).
     pictures = generate(model, seeds=range(16))  # (16, 1, 28, 28) in [0, 1]
 """
 
-from vae.generate import generate, reconstruct
-from vae.latent import AttributePrior, Directions
-from vae.model import VAE, VAEConfig
+from vae.attributes import AttributePrior, Directions
+from vae.config import VAEConfig
+from vae.generate import decode, encode, generate, reconstruct, score
+from vae.latent import interpolate
+from vae.model import VAE
 from vae.prior import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
 
 __all__ = [
@@ -22,9 +24,13 @@ __all__ = [
     "GaussianMixture",
     "StandardNormal",
     "VAEConfig",
+    "decode",
+    "encode",
     "generate",
+    "interpolate",
     "load_prior",
     "reconstruct",
     "save_prior",
+    "score",
 ]
 __version__ = "0.1.0"

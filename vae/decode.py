@@ -58,7 +58,7 @@ def read_picture(data: bytes, name: str = "the picture", side: int | None = None
         raise ValueError(f"values must be auto or full, got {values!r:.100}")
     try:
         _check_before_opening(data)
-        with Image.open(io.BytesIO(data), formats=_formats()) as picture:
+        with Image.open(io.BytesIO(data), formats=formats()) as picture:
             _check_header(picture)
             if side is not None:
                 scale = side / min(picture.size)
@@ -86,7 +86,7 @@ _MANY_PIXELS = f"more than {MAX_PIXELS // 1_000_000} million pixels"
 
 
 @cache
-def _formats() -> list[str]:
+def formats() -> list[str]:
     """Return those of FORMATS that can be read here."""
     try:
         from pillow_heif import register_heif_opener
@@ -289,7 +289,7 @@ def _limit_memory() -> None:
 
 if __name__ == "__main__":
     _limit_memory()
-    _formats()
+    formats()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not come between the answers
     serve(sys.stdin.buffer, answers)

@@ -1,49 +1,22 @@
-"""What a trained VAE is for: new pictures from seeds, and pictures given back through the bottleneck."""
+"""What a trained VAE is for: new pictures from seeds, pictures through the bottleneck and back, and how likely they are."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from vae.model import VAE
-from vae.prior import Prior
+from vae.loss import importance_weighted_bound
+from vae.model import VAE, DiagonalGaussian
+from vae.prior import Prior, noise
 
-CHUNK = 256  # pictures decoded or encoded at once, which bounds the memory
-
-
-@torch.no_grad()
-def latents(model: VAE, seeds: Iterable[int], *, prior: Prior | None = None, temperature: float = 1.0) -> Tensor:
-    """Draw one latent vector for each seed, (n, D), on the model's device; arguments as in `generate`."""
-    prior = model.prior if prior is None else prior
-    dimension = model.config.latent_dim
-    if prior.latent_dim not in (None, dimension):
-        raise ValueError(f"the prior has {prior.latent_dim} dimensions, the model's latent vectors have {dimension}")
-    # Every seed has a generator of its own, and it runs on the CPU: neither the neighbours nor the device matter.
-    rows = [torch.randn(1, dimension, generator=torch.Generator().manual_seed(_whole(seed))) for seed in seeds]
-    if not rows:
-        return model.log_scale.new_empty(0, dimension)
-    return prior.from_noise(torch.cat(rows), temperature).to(model.log_scale.device)
-
-
-def _whole(seed: int) -> int:
-    if not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**63:
-        raise ValueError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
-    return operator.index(seed)
-
-
-@torch.no_grad()
-def decode(model: VAE, z: Tensor) -> Tensor:
-    """Decode latent vectors of any number, (n, D) -> (n, C, H, W) in [0, 1], in chunks and without gradients."""
-    if len(z) == 0:
-        return z.new_empty(0, model.config.channels, model.config.image_size, model.config.image_size)
-    return torch.cat([model.decode(part) for part in z.split(CHUNK)])
+CHUNK = 256  # pictures at once, which bounds the memory
 
 
 def generate(model: VAE, seeds: Iterable[int], *, prior: Prior | None = None, temperature: float = 1.0) -> Tensor:
-    """Make one new picture for each seed, (n, C, H, W) in [0, 1]; the model should be in `eval()`.
+    """Make one new picture for each seed, (n, C, H, W) in [0, 1].
 
     The same seed gives the same picture, alone or among others.
     seeds: whole numbers from 0 to 2**63 - 1; anything else raises ValueError.
@@ -55,8 +28,62 @@ def generate(model: VAE, seeds: Iterable[int], *, prior: Prior | None = None, te
 
 
 @torch.no_grad()
+def latents(model: VAE, seeds: Iterable[int], *, prior: Prior | None = None, temperature: float = 1.0) -> Tensor:
+    """Draw one latent vector for each seed, (n, D), on the model's device; arguments as in `generate`."""
+    prior = model.prior if prior is None else prior
+    dimension = model.config.latent_dim
+    if prior.latent_dim not in (None, dimension):
+        raise ValueError(f"the prior has {prior.latent_dim} dimensions, the model's latent vectors have {dimension}")
+    eps = noise(seeds, dimension)
+    return (prior.from_noise(eps, temperature) if len(eps) else eps).to(model.log_scale.device)
+
+
+@torch.no_grad()
+def decode(model: VAE, z: Tensor) -> Tensor:
+    """Decode latent vectors of any number, (n, D) -> (n, C, H, W) in [0, 1], in chunks and without gradients."""
+    if len(z) == 0:
+        return z.new_empty(0, model.config.channels, model.config.image_size, model.config.image_size)
+    with evaluating(model):
+        return torch.cat([model.decode(part) for part in z.split(CHUNK)])
+
+
+@torch.no_grad()
+def encode(model: VAE, x: Tensor) -> DiagonalGaussian:
+    """Encode pictures of any number, (n, C, H, W) in [0, 1], in chunks and without gradients: their posteriors, (n, D)."""
+    if len(x) == 0:
+        empty = x.new_empty(0, model.config.latent_dim)
+        return DiagonalGaussian(empty, empty)
+    with evaluating(model):
+        parts = [model.encode(part) for part in x.split(CHUNK)]
+    return DiagonalGaussian(torch.cat([part.mean for part in parts]), torch.cat([part.logvar for part in parts]))
+
+
 def reconstruct(model: VAE, x: Tensor) -> Tensor:
     """Encode pictures, (B, C, H, W) in [0, 1], and decode the posterior mean: same shape and range."""
-    if len(x) == 0:
-        return x
-    return torch.cat([model.decode(model.encode(part).mode()) for part in x.split(CHUNK)])
+    return decode(model, encode(model, x).mode())
+
+
+@torch.no_grad()
+def score(model: VAE, x: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+    """Bound log p(x) of pictures, (n, C, H, W) in [0, 1], under N(0, I): (n,) in nats, higher is more like the training set.
+
+    samples: 1 gives the ELBO, more a tighter bound (`importance_weighted_bound`).
+    generator: of the noise; by default the same for every call, so that the same pictures in the same order get the same
+        scores.
+    """
+    generator = generator or torch.Generator(x.device).manual_seed(0)
+    with evaluating(model):
+        return importance_weighted_bound(model, x, samples, generator=generator)
+
+
+@contextmanager
+def evaluating(model: VAE) -> Iterator[None]:
+    """Put a model into `eval()`, so that batch normalisations neither change nor look at the batch, and back again."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()

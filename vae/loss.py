@@ -25,7 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vae.model import DiagonalGaussian, Likelihood, VAEOutput
+from vae.config import Likelihood
+from vae.model import VAE, VAEOutput, kl_divergence
+from vae.prior import Prior, StandardNormal
 
 # Rounding to 8 bits leaves noise of this standard deviation in a pixel; no σ below it is worth believing.
 ROUNDING_STD = 1 / (255 * math.sqrt(12))
@@ -37,7 +39,7 @@ SPECTRAL_TILT = 0.3
 
 def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor | float = 0.0) -> Tensor:
     """Compute log N(x; mean, σ²) with σ = exp(log_scale), summed over pixels: (B, C, H, W) -> (B,) in nats."""
-    log_scale = torch.as_tensor(log_scale, device=x.device)
+    log_scale = torch.as_tensor(log_scale, device=x.device).float()
     standardized = (x - mean) * torch.exp(-log_scale)
     return -(0.5 * standardized.square() + log_scale + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
@@ -67,12 +69,6 @@ def _cosines(size: int, device: torch.device) -> Tensor:
     return waves
 
 
-def laplace_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor | float = 0.0) -> Tensor:
-    """Compute log Laplace(x; mean, b) with b = exp(log_scale), summed over pixels: (B, C, H, W) -> (B,) in nats."""
-    log_scale = torch.as_tensor(log_scale, device=x.device)
-    return -((x - mean).abs() * torch.exp(-log_scale) + log_scale + math.log(2)).flatten(1).sum(1)
-
-
 def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
     """Compute log Bernoulli(x; sigmoid(logits)), summed over pixels: (B, C, H, W) -> (B,) in nats.
 
@@ -87,8 +83,6 @@ def log_likelihood(x: Tensor, logits: Tensor, likelihood: Likelihood, log_scale:
         return gaussian_log_likelihood(x, torch.sigmoid(logits), log_scale)
     if likelihood == "spectral":
         return spectral_log_likelihood(x, torch.sigmoid(logits), log_scale)
-    if likelihood == "laplace":
-        return laplace_log_likelihood(x, torch.sigmoid(logits), log_scale)
     if likelihood == "bernoulli":
         return bernoulli_log_likelihood(x, logits)
     if likelihood == "mse":
@@ -97,21 +91,20 @@ def log_likelihood(x: Tensor, logits: Tensor, likelihood: Likelihood, log_scale:
 
 
 def mean_error(x: Tensor, mean: Tensor, likelihood: Likelihood) -> Tensor:
-    """Compute what the best scale is made of: the mean squared error, for `laplace` the mean absolute error, a scalar.
+    """Compute what the best scale is made of: the mean squared error, a scalar.
 
     For `spectral`, the mean squared error at each frequency, (C, H, W). The mean over parts of equal size is that of
     the whole, which is how several processes or chunks share one scale.
     """
     if likelihood == "spectral":
         return cosine_transform(x - mean).square().mean(dim=0)
-    return (x - mean).abs().mean() if likelihood == "laplace" else (x - mean).square().mean()
+    return (x - mean).square().mean()
 
 
 def optimal_log_scale(error: Tensor, likelihood: Likelihood, tilt: float = SPECTRAL_TILT) -> Tensor:
     """Compute the log_scale that makes pictures of that `mean_error` most likely: Rybkin et al. 2021, equation 6.
 
-    For `gaussian` the logarithm of the root mean squared error, for `laplace` of the mean absolute error, for
-    `bernoulli` and `mse`, which have no scale, 0. For `spectral` a spectrum, (C, H, W), whose shape follows that of the
+    For `gaussian` the logarithm of the root mean squared error; for `bernoulli` and `mse`, which have no scale, 0. For `spectral` a spectrum, (C, H, W), whose shape follows that of the
     errors as far as `tilt` says, from 0 to 1, and whose level is the most likely one.
     """
     if likelihood == "gaussian":
@@ -121,19 +114,12 @@ def optimal_log_scale(error: Tensor, likelihood: Likelihood, tilt: float = SPECT
         spectrum = 0.5 * torch.log(error)
         shape = tilt * (spectrum - spectrum.mean())
         return shape + 0.5 * torch.log((error * torch.exp(-2 * shape)).mean())
-    if likelihood == "laplace":
-        return torch.log(error + ROUNDING_STD)
     return torch.zeros_like(error)
 
 
 def overall_scale(log_scale: Tensor) -> Tensor:
-    """Compute σ, or for `laplace` b, from a log_scale of any shape, a scalar: over frequencies, the root mean square."""
+    """Compute σ from a log_scale of any shape, a scalar: over frequencies, the root mean square."""
     return (2 * log_scale).exp().mean().sqrt()
-
-
-def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Compute KL(N(mean, exp(logvar)) || N(0, I)), summed over dimensions: (B, D) -> (B,) in nats."""
-    return DiagonalGaussian(mean, logvar).kl()
 
 
 class ELBO(NamedTuple):
@@ -161,7 +147,10 @@ def elbo(
         prior is estimated at the one sample that was decoded.
     """
     reconstruction = log_likelihood(x, output.logits, likelihood, log_scale)
-    kl = output.posterior.kl() if log_prior is None else output.posterior.log_prob(output.z) - log_prior(output.z)
+    if log_prior is None:
+        kl = kl_divergence(output.posterior.mean, output.posterior.logvar)
+    else:
+        kl = output.posterior.log_prob(output.z) - log_prior(output.z)
     return ELBO(reconstruction, kl, reconstruction - beta * kl)
 
 
@@ -174,3 +163,44 @@ def importance_weighted(log_weights: Tensor, samples: int) -> Tensor:
     The K bounds of a picture must be B apart, as `VAE.forward` gives them.
     """
     return log_weights.view(samples, -1).logsumexp(dim=0) - math.log(samples)
+
+
+@torch.no_grad()
+def importance_weighted_bound(
+    model: VAE,
+    x: Tensor,
+    samples: int,
+    *,
+    prior: Prior | None = None,
+    chunk: int = 500,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Compute a lower bound of log p(x) in nats, (B,), for pictures x, (B, C, H, W) in [0, 1].
+
+        log p(x)  >=  E[log 1/K Σ_k p(x|z_k) p(z_k) / q(z_k|x)],  z_k ~ q(z|x)         Burda et al. 2016, equation 8
+
+    with K = `samples`: 1 gives the ELBO, more come closer to log p(x) ("Importance Weighted Autoencoders", ICLR 2016,
+    https://arxiv.org/abs/1509.00519). `bernoulli` scores x as it is: binarize it first, if that is meant.
+    prior: p(z), on the model's device; None is N(0, I).
+    chunk: latent vectors decoded at once, over pictures and samples together, which bounds the memory.
+    Raises ValueError if samples or chunk is below 1.
+    """
+    if samples < 1 or chunk < 1:
+        raise ValueError(f"samples and chunk must be at least 1, got {samples} and {chunk}")
+    prior = StandardNormal() if prior is None else prior
+    bounds = []
+    for part in x.split(chunk):
+        posterior = model.encode(part)
+        log_sum = torch.full((len(part),), -math.inf, device=x.device)
+        at_once = max(1, chunk // len(part))  # samples of each picture
+        for start in range(0, samples, at_once):
+            k = min(at_once, samples - start)
+            repeated = posterior.repeat(k)  # (k * B, D)
+            z = repeated.sample(generator)
+            log_x = log_likelihood(
+                part.repeat(k, 1, 1, 1), model.decode_logits(z), model.config.likelihood, model.log_scale
+            )  # log p(x|z), (k * B,)
+            log_weight = (log_x + prior.log_prob(z) - repeated.log_prob(z)).view(k, len(part))
+            log_sum = torch.logaddexp(log_sum, log_weight.logsumexp(dim=0))  # (B,)
+        bounds.append(log_sum - math.log(samples))
+    return torch.cat(bounds)

@@ -10,27 +10,38 @@ Autoencoders", ICLR 2020, https://arxiv.org/abs/1903.12436).
 from __future__ import annotations
 
 import itertools
-import json
 import math
+import operator
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-T = TypeVar("T")
+from vae.files import MAX_PRIOR_NUMBERS, PRIOR, parse_metadata, read_tensors, write_tensors
+
 CHUNK = 2000  # latent vectors that a mixture draws or scores at once, which bounds the memory
 MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
 MAX_ROUNDS = 30  # of expectation-maximization
 SHARES = 0.0, 0.1, 0.2, 0.3, 0.5  # of what all components have in common, to try in each covariance
 FACTORS = 1.0, 1.03, 1.06, 1.1, 1.2, 1.4, 1.7  # to try all covariances by
 MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that no layer can overflow
-MAX_NUMBERS = 12_000_000  # 48 MB, less than the hub fetches: a file from a stranger must not ask for more
+
+
+def noise(seeds: Iterable[int], latent_dim: int) -> Tensor:
+    """Draw the standard normal noise of each seed, (n, latent_dim), on the CPU: a seed gives the same row anywhere.
+
+    Raises ValueError if a seed is no whole number from 0 to 2**63 - 1.
+    """
+    rows = [torch.empty(0, latent_dim)]
+    for seed in seeds:  # each with a generator of its own, on the CPU: neither its neighbours nor the device matter
+        if not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**63:
+            raise ValueError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed!r:.100}")
+        rows.append(torch.randn(1, latent_dim, generator=torch.Generator().manual_seed(operator.index(seed))))
+    return torch.cat(rows)
 
 
 class Prior(nn.Module, ABC):
@@ -115,7 +126,7 @@ class GaussianMixture(Prior):
 
     @staticmethod
     def numbers(latent_dim: int, components: int) -> int:
-        """Count the numbers of a mixture; `save_prior` refuses more than MAX_NUMBERS."""
+        """Count the numbers of a mixture; `save_prior` refuses more than MAX_PRIOR_NUMBERS."""
         return components * (1 + latent_dim + latent_dim**2)
 
     @classmethod
@@ -203,6 +214,19 @@ class Coupling(nn.Module):
         return torch.cat([kept, (moved - shift) * torch.exp(-log_scale)], dim=1), -log_scale.sum(dim=1)
 
 
+def deal(z: Tensor) -> Tensor:
+    """Put the numbers of each row into two piles, every other one first, so that all get moved by ever other ones."""
+    return torch.cat([z[:, 1::2], z[:, 0::2]], dim=1)
+
+
+def undeal(z: Tensor) -> Tensor:
+    """Undo `deal`."""
+    half = z.shape[1] // 2
+    back = torch.empty_like(z)
+    back[:, 1::2], back[:, 0::2] = z[:, :half], z[:, half:]
+    return back
+
+
 class Flow(Prior):
     """Coupling layers, of which each moves half of the vector: an exact density, and both ways in one pass.
 
@@ -222,20 +246,17 @@ class Flow(Prior):
         self.register_buffer("std", torch.ones(latent_dim))
         layer_list = nn.ModuleList(Coupling(latent_dim, width) for _ in range(layers))
         self.layers = cast(list[Coupling], layer_list)  # which it is to the reader
-        # After each layer the numbers are dealt into two piles, so that all get moved, by ever other ones.
-        self.order = [*range(1, latent_dim, 2), *range(0, latent_dim, 2)]
-        self.order_back = [self.order.index(i) for i in range(latent_dim)]
 
     def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
         z = temperature * eps.to(self.mean.device)
         for layer in self.layers:
-            z = layer.from_noise(z)[:, self.order]
+            z = deal(layer.from_noise(z))
         return z * self.std + self.mean
 
     def log_prob(self, z: Tensor) -> Tensor:
         eps, log_det = (z - self.mean) / self.std, -self.std.log().sum()
         for layer in reversed(self.layers):
-            eps, change = layer.to_noise(eps[:, self.order_back])
+            eps, change = layer.to_noise(undeal(eps))
             log_det = log_det + change
         return StandardNormal().log_prob(eps) + log_det
 
@@ -271,7 +292,7 @@ KINDS: dict[str, tuple[type[Prior], dict[str, tuple[int, int]]]] = {
 }
 
 
-def save_prior(prior: Prior, path: str | Path) -> None:
+def save_prior(prior: Prior, path: str | Path, **metadata: Any) -> None:
     """Write a prior to a safetensors file; what kind it is, and of which sizes, is JSON in the file's metadata."""
     kind = next((kind for kind, (cls, _) in KINDS.items() if type(prior) is cls), None)
     if kind is None or prior.latent_dim is None:
@@ -281,11 +302,13 @@ def save_prior(prior: Prior, path: str | Path) -> None:
         sizes["components"] = prior.components
     if isinstance(prior, Flow):
         sizes |= {"layers": len(prior.layers), "width": prior.width}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in prior.state_dict().items()}
+    tensors = prior.state_dict()
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    if numbers > MAX_NUMBERS:
-        raise ValueError(f"the prior has {numbers:,} numbers, more than the {MAX_NUMBERS:,} that are loaded again")
-    Path(path).write_bytes(save(tensors, metadata={"prior": json.dumps({"kind": kind, **sizes})}))
+    if numbers > MAX_PRIOR_NUMBERS:
+        raise ValueError(
+            f"the prior has {numbers:,} numbers, more than the {MAX_PRIOR_NUMBERS:,} that are loaded again"
+        )
+    write_tensors(Path(path), tensors, prior={"kind": kind, **sizes}, **metadata)
 
 
 def load_prior(path: str | Path) -> Prior:
@@ -295,64 +318,33 @@ def load_prior(path: str | Path) -> Prior:
     what its description says; that is found out before memory is taken for it.
     """
 
-    def build(description: Any) -> tuple[Prior, dict[str, Sequence[int]]]:
+    def build(metadata: Mapping[str, str]) -> tuple[Prior, Mapping[str, Tensor]]:
         with torch.device("meta"):  # shapes only
-            prior = _build(description)
-        return prior, {key: tensor.shape for key, tensor in prior.state_dict().items()}
+            prior = _build(parse_metadata(metadata, "prior"))
+        numbers = sum(tensor.numel() for tensor in prior.state_dict().values())
+        if numbers > MAX_PRIOR_NUMBERS:
+            raise ValueError(f"it asks for {numbers:,} numbers, more than the {MAX_PRIOR_NUMBERS:,} allowed")
+        return prior, prior.state_dict()
 
-    prior, tensors = load_described(path, "prior", build)
+    path = Path(path)
+    prior, tensors = read_tensors(path, PRIOR, build)
     if isinstance(prior, GaussianMixture):
         weights, scale_tril = tensors["weights"], tensors["scale_tril"]
         if (weights <= 0).any() or abs(weights.sum() - 1) > 1e-3:
-            raise ValueError(f"{path} holds no prior: weights should be positive and their sum 1")
+            raise ValueError(f"{path}: weights should be positive and their sum 1")
         if (scale_tril.diagonal(dim1=1, dim2=2) <= 0).any() or scale_tril.triu(1).any():
-            raise ValueError(f"{path} holds no prior: scale_tril should be lower triangular with a positive diagonal")
+            raise ValueError(f"{path}: scale_tril should be lower triangular with a positive diagonal")
     if isinstance(prior, Flow) and (tensors["std"] <= 0).any():
-        raise ValueError(f"{path} holds no prior: std should be positive")
+        raise ValueError(f"{path}: std should be positive")
     prior.load_state_dict(tensors, assign=True)
     return prior.requires_grad_(False)
-
-
-def load_described(
-    path: str | Path, what: str, build: Callable[[Any], tuple[T, dict[str, Sequence[int]]]]
-) -> tuple[T, dict[str, Tensor]]:
-    """Load a safetensors file of float32 tensors whose metadata says, as JSON under the name `what`, what they are of.
-
-    build: makes of that JSON the thing that it describes and the shape of each tensor, or raises ValueError.
-    Returns that thing and the tensors. Raises ValueError as `load_prior` does.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            try:
-                description = json.loads((file.metadata() or {}).get(what) or "")
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError("its metadata doesn't describe one in JSON") from error
-            built, shapes = build(description)
-            numbers = sum(math.prod(shape) for shape in shapes.values())
-            if numbers > MAX_NUMBERS:
-                raise ValueError(f"it asks for {numbers:,} numbers, more than the {MAX_NUMBERS:,} allowed")
-            if set(file.keys()) != set(shapes):
-                raise ValueError(f"it should hold {', '.join(shapes)} and no other tensors")
-            for key, shape in shapes.items():
-                found = file.get_slice(key)
-                if found.get_shape() != list(shape) or found.get_dtype() != "F32":
-                    raise ValueError(f"{key} should be F32 {[*shape]}, got {found.get_dtype()} {found.get_shape()}")
-            tensors = {key: file.get_tensor(key) for key in shapes}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no safetensors file that can be read ({error})") from error
-    except ValueError as error:
-        raise ValueError(f"{path} holds no {what}: {error}") from error
-    for key, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{path} holds no {what}: values in {key} are not finite")
-    return built, tensors
 
 
 def _build(values: Any) -> Prior:
     """Make the prior that a description names, untrained. Raises ValueError if it is not exactly that of a known kind."""
     kind = values.pop("kind", None) if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"its kind should be one of {', '.join(KINDS)}, got {kind!r:.100}")
+        raise ValueError(f"the kind of a prior should be one of {', '.join(KINDS)}, got {kind!r:.100}")
     cls, ranges = KINDS[kind]
     if set(values) != set(ranges):
         raise ValueError(f"a {kind} is described by {', '.join(ranges)}, got {', '.join(values):.100}")

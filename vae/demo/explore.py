@@ -45,7 +45,7 @@ def sliders(model: VAE, z: Tensor) -> list[Slider]:
     if model.directions is None:
         count = min(AXES, model.config.latent_dim)
         return [Slider(f"axis {index + 1}", "", -REACH, REACH, 0.0) for index in range(count)]
-    told = model.directions.tell(z[None])[0].tolist()
+    told = model.directions.predict(z[None])[0].tolist()
     return [
         Slider(name, _listed(values), 0, len(values) - 1, value)
         for (name, values), value in zip(model.directions.attributes.items(), told, strict=True)
@@ -71,7 +71,7 @@ def turn(model: VAE, z: Tensor, described: Sequence[Slider], positions: Mapping[
             raise ValueError(f"there is no slider {name!r}: choose from {', '.join(known)}")
     to = {name: number(value, name, known[name].low, known[name].high) for name, value in positions.items()}
     if model.directions is not None:
-        return model.directions.turn(z[None], to, torch.tensor([[slider.start for slider in described]]))[0]
+        return model.directions.edit(z[None], to, torch.tensor([[slider.start for slider in described]]))[0]
     moved = torch.tensor([to.get(name, 0.0) for name in known])
     return z + (moved @ axes(model)).to(z)
 

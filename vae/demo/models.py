@@ -6,13 +6,14 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from vae.card import error, plain
+from vae.card import error
 from vae.data import DATASETS, load_examples
-from vae.hub import bundled_names, find_model, load_model, look_for, read_metrics
+from vae.figures import Figures
+from vae.files import plain
+from vae.hub import bundled_names, find_model, resolve_model
 from vae.images import to_pil, to_unit
 from vae.model import VAE
 
@@ -33,10 +34,10 @@ class Models:
         self.notices: list[str] = []
         self.refused: dict[str, str] = {}
         self._locks: dict[str, threading.Lock] = {}
-        self._loaded: dict[str, tuple[VAE, dict[str, Any]]] = {}
+        self._loaded: dict[str, tuple[VAE, Figures]] = {}
         ready, awaited = [], []
         with ThreadPoolExecutor(max(1, len(names))) as executor:
-            searches = {name: executor.submit(look_for, name) for name in names}
+            searches = {name: executor.submit(resolve_model, name) for name in names}
         for name, search in searches.items():
             try:
                 notice = search.result()[1]
@@ -57,20 +58,20 @@ class Models:
         """Return the model called `name`. Raises ValueError if it isn't offered or can't be loaded."""
         return self._load(name)[0]
 
-    def _load(self, name: str) -> tuple[VAE, dict[str, Any]]:
+    def _load(self, name: str) -> tuple[VAE, Figures]:
         if name not in self.names:
             raise ValueError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
         if name in self._loaded:
             return self._loaded[name]
         try:
-            options, _ = look_for(name)
+            options, _ = resolve_model(name)
         except ConnectionError as error:
             raise ValueError(str(error)) from None
         with self._locks.setdefault(name, threading.Lock()):  # who waits for one doesn't keep others from theirs
             if name not in self._loaded:
                 folder = find_model(name, **options)
                 try:
-                    self._loaded[name] = load_model(folder), read_metrics(folder)
+                    self._loaded[name] = VAE.from_pretrained(folder), _read_figures(folder)
                 except ValueError as error:
                     raise ValueError(str(error).replace(str(folder), name)) from None  # not where our cache is
             return self._loaded[name]
@@ -86,24 +87,23 @@ class Models:
 
     def describe(self, name: str) -> str:
         """Say in a line of Markdown what the model called `name` is."""
-        model, metrics = self._load(name)
-        config = model.config
-        dataset, test = str(metrics.get("dataset")), metrics.get("test")
+        model, figures = self._load(name)
+        config, dataset = model.config, figures.dataset.name if figures.dataset else ""
         title = DATASETS[dataset].title if dataset in DATASETS else plain(Path(name).name)
         line = (
             f"**{title}** · {config.channels}×{config.image_size}×{config.image_size} = "
             f"{config.channels * config.image_size**2:,} numbers → **{config.latent_dim}** → back"
         )
-        mse = test.get("mse") if isinstance(test, dict) else None
-        if isinstance(mse, float) and 0 <= mse <= 1:
-            line += f" · mean squared error on the test set {error(mse)}"
+        if figures.test and 0 <= figures.test.mse <= 1:
+            line += f" · mean squared error on the test set {error(figures.test.mse)}"
         credit = plain(config.attribution)
         return line + (f"\n\n{credit}." if credit else "")
 
     def examples(self, name: str) -> list[tuple[Image.Image, str]]:
         """Return ten test pictures of the model's dataset and, if there are, their classes; empty if none come with us."""
+        dataset = self._load(name)[1].dataset
         try:
-            images, labels, attributes = load_examples(str(self._load(name)[1].get("dataset")))
+            images, labels, attributes = load_examples(dataset.name if dataset else "")
         except ValueError:
             return []
         if len(attributes) > 1:
@@ -111,3 +111,11 @@ class Models:
         ((_, names),) = attributes.items()
         first = [int((labels[:, 0] == label).nonzero()[0]) for label in range(len(names))]
         return [(to_pil(to_unit(images[index])), names[int(labels[index, 0])]) for index in first]
+
+
+def _read_figures(folder: Path) -> Figures:
+    """Read the figures of a model; a model whose figures are broken is shown without them."""
+    try:
+        return Figures.read(folder)
+    except ValueError:
+        return Figures()

@@ -11,8 +11,7 @@ from vae.demo.models import Models
 from vae.demo.page import example_gallery, in_one_sentence, output, upload
 from vae.demo.uploads import read_upload
 from vae.generate import reconstruct
-from vae.images import to_pil
-from vae.metrics import psnr
+from vae.images import psnr, to_pil
 from vae.model import VAE
 
 Invert = Literal["auto", "no", "yes"]

@@ -1,4 +1,4 @@
-"""Figures of merit: features and pictures in, numbers out."""
+"""Metrics: features, latent vectors and pictures in, numbers out."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae.loss import log_likelihood
-from vae.model import VAE, DiagonalGaussian, Likelihood
-from vae.prior import Prior, StandardNormal
+from vae.config import Likelihood
+from vae.model import DiagonalGaussian
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse & Salakhutdinov 2016, section 5.2
 PCA_NUMBERS = 100_000_000  # pixels that PCA is fitted to at the most: 400 MB
-
-
-def psnr(mse: float) -> float:
-    """Compute the peak signal-to-noise ratio in dB from the mean squared error of pixels in [0, 1]; inf for 0."""
-    return math.inf if mse == 0 else -10 * math.log10(mse)
 
 
 def bits_per_dimension(elbo: float, dimensions: int, likelihood: Likelihood) -> float | None:
@@ -29,82 +23,9 @@ def bits_per_dimension(elbo: float, dimensions: int, likelihood: Likelihood) -> 
     the likelihood is much wider than that. None for `bernoulli`, which is no density of grey pictures, and for `mse`,
     whose σ of 1 is none of theirs.
     """
-    if likelihood not in ("gaussian", "spectral", "laplace"):
+    if likelihood not in ("gaussian", "spectral"):
         return None
     return -elbo / (dimensions * math.log(2)) + math.log2(255)
-
-
-# --- how likely pictures are -----------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def importance_weighted_bound(
-    model: VAE,
-    x: Tensor,
-    samples: int,
-    *,
-    prior: Prior | None = None,
-    chunk: int = 500,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Compute a lower bound of log p(x) in nats, (B,), for pictures x, (B, C, H, W) in [0, 1].
-
-        log p(x)  >=  E[log 1/K Σ_k p(x|z_k) p(z_k) / q(z_k|x)],  z_k ~ q(z|x)         Burda et al. 2016, equation 8
-
-    with K = `samples`: 1 gives the ELBO, more come closer to log p(x) ("Importance Weighted Autoencoders", ICLR 2016,
-    https://arxiv.org/abs/1509.00519). `bernoulli` scores x as it is: binarize it first, if that is meant.
-    prior: p(z), on the model's device; None is N(0, I).
-    chunk: latent vectors decoded at once, over pictures and samples together, which bounds the memory.
-    Raises ValueError if samples or chunk is below 1.
-    """
-    if samples < 1 or chunk < 1:
-        raise ValueError(f"samples and chunk must be at least 1, got {samples} and {chunk}")
-    prior = StandardNormal() if prior is None else prior
-    bounds = []
-    for part in x.split(chunk):
-        posterior = model.encode(part)
-        log_sum = torch.full((len(part),), -math.inf, device=x.device)
-        at_once = max(1, chunk // len(part))  # samples of each picture
-        for start in range(0, samples, at_once):
-            k = min(at_once, samples - start)
-            repeated = posterior.repeat(k)  # (k * B, D)
-            z = repeated.sample(generator)
-            log_x = log_likelihood(
-                part.repeat(k, 1, 1, 1), model.decoder(z), model.config.likelihood, model.log_scale
-            )  # log p(x|z), (k * B,)
-            log_weight = (log_x + prior.log_prob(z) - repeated.log_prob(z)).view(k, len(part))
-            log_sum = torch.logaddexp(log_sum, log_weight.logsumexp(dim=0))  # (B,)
-        bounds.append(log_sum - math.log(samples))
-    return torch.cat(bounds)
-
-
-# --- how alike two pictures are --------------------------------------------------------------------------------------
-
-
-def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Compute the structural similarity of pictures in [0, 1], two (B, C, H, W) of at least 11x11 -> (B,), 1 if equal.
-
-    A Gaussian window of 11x11, σ = 1.5, and the mean over where it fits and over channels (Wang, Bovik, Sheikh &
-    Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004).
-    Raises ValueError on other shapes.
-    """
-    if x.shape != y.shape or x.ndim != 4 or min(x.shape[2:]) < 11:
-        raise ValueError(f"expected two batches of pictures of 11x11 or more, got {(*x.shape,)} and {(*y.shape,)}")
-    offset = torch.arange(-5.0, 6.0, device=x.device)
-    window = torch.softmax(-offset.square() / (2 * 1.5**2), dim=0)
-    # As two matrix products, which on small pictures are much faster than convolutions.
-    rows, columns = (torch.eye(size, device=x.device).unfold(0, 11, 1) @ window for size in x.shape[2:])
-
-    def blur(maps: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H - 10, W - 10)
-        return rows @ maps @ columns.T
-
-    x, y = x.float(), y.float()
-    mean_x, mean_y = blur(x), blur(y)
-    variances = blur(x * x) - mean_x.square() + blur(y * y) - mean_y.square()
-    covariance = blur(x * y) - mean_x * mean_y
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    return (luminance * (2 * covariance + c2) / (variances + c2)).flatten(1).mean(dim=1)
 
 
 # --- how alike two sets of pictures are, by their features -----------------------------------------------------------

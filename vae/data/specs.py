@@ -1,0 +1,102 @@
+"""What is known of each dataset before it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from vae.data.avatars import ATTRIBUTES as AVATAR_ATTRIBUTES
+
+Attributes = Mapping[str, Sequence[str]]  # what is known of each picture: the names of the values of each attribute
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known about a dataset before opening it.
+
+    attributes: what its labels say of each picture; hub_id: its name on the Hub, if it is there.
+    model_licence: that of a model trained on it and shipped here, as the Hub calls it, if one is.
+    attribution: what whoever shows the pictures, or a model's of them, has to say of where they are from, if anything.
+    """
+
+    title: str
+    channels: int
+    image_size: int
+    source: str
+    licence: str
+    attributes: Attributes = field(default_factory=dict)
+    hub_id: str | None = None
+    model_licence: str = ""
+    attribution: str = ""
+
+
+DATASETS = {
+    "avatars": DatasetSpec(
+        title="Avatars",
+        channels=3,
+        image_size=64,
+        source="drawn by DiceBear (https://www.dicebear.com) in the style toon-head",
+        licence="CC BY 4.0",
+        attributes=AVATAR_ATTRIBUTES,
+        model_licence="cc-by-4.0",
+        attribution=(
+            "The avatars are a remix of “ToonHead” (https://www.figma.com/community/file/1589627891082866389) by Johan "
+            "Melin, licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
+        ),
+    ),
+    "mnist": DatasetSpec(
+        title="MNIST",
+        channels=1,
+        image_size=28,
+        source="Yann LeCun, Corinna Cortes and Christopher J. C. Burges, http://yann.lecun.com/exdb/mnist/",
+        licence="CC BY-SA 3.0",
+        attributes={"digit": tuple("0123456789")},
+        hub_id="ylecun/mnist",
+        model_licence="apache-2.0",
+    ),
+    "fashion-mnist": DatasetSpec(
+        title="Fashion-MNIST",
+        channels=1,
+        image_size=28,
+        source="Han Xiao, Kashif Rasul and Roland Vollgraf, Zalando SE, https://github.com/zalandoresearch/fashion-mnist",
+        licence="MIT",
+        attributes={
+            "class": (
+                *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
+                *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+            )
+        },
+        hub_id="zalando-datasets/fashion_mnist",
+        model_licence="apache-2.0",
+    ),
+    "celeba": DatasetSpec(
+        title="CelebA",
+        channels=3,
+        image_size=64,
+        source="Ziwei Liu, Ping Luo, Xiaogang Wang and Xiaoou Tang, https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        licence="for non-commercial research only",
+    ),
+    "folder": DatasetSpec(
+        title="Folder of pictures",
+        channels=3,
+        image_size=64,
+        source="your own pictures",
+        licence="as your pictures are",
+    ),
+}
+
+
+class Pictures(NamedTuple):
+    """A split of a dataset.
+
+    images: (N, C, H, W) uint8.
+    labels: the index of the value of each attribute of each picture, (N, A) int64; A is 0 where nothing is known.
+    attributes: the A attributes, and the names of their values.
+    """
+
+    images: Tensor
+    labels: Tensor
+    attributes: Attributes

@@ -1,0 +1,240 @@
+"""Measure a model on pictures it was not trained on: python -m vae.evaluate weights/fashion-mnist"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import tyro
+from accelerate import PartialState
+
+from vae.attributes import AttributePrior
+from vae.card import model_card
+from vae.data import DATASETS, Attributes, Pictures, binarize, load_dataset
+from vae.evaluate.features import CLASSIFIERS, load_classifier
+from vae.evaluate.features import train as train_classifier
+from vae.evaluate.fit import FittedPrior, default_num_held_out, directions_of, fit_priors
+from vae.evaluate.measure import (
+    describe_dataset,
+    draw_samples,
+    evaluate,
+    measure_attributes,
+    measure_generation,
+    measure_latents,
+    measure_likelihood,
+)
+from vae.evaluate.metrics import pca_mse
+from vae.figures import AttributeMetrics, Figures, PriorMetrics, to_json
+from vae.files import CARD, GENERATED, SAMPLES, fingerprint, write
+from vae.generate import generate
+from vae.hub import bundled_names, find_model, is_folder
+from vae.images import enlarge, grid
+from vae.model import VAE
+from vae.prior import Prior, StandardNormal
+
+SHEET, SHEET_SIDE = 100, 700  # pictures in generated.png, and pixels a side that it is enlarged to
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a model on the test set of its dataset and print the figures, which takes some minutes."""
+
+    model: tyro.conf.Positional[str]
+    """A bundled name, a folder that train.py wrote, or a Hub repo (owner/name)."""
+    data_dir: Path = Path("data")
+    """Where the files of the dataset are, as for train.py."""
+    dataset: str | None = None
+    """What to measure on, by default what the model was trained on."""
+    samples: int = 100
+    """Samples of z for each picture in the importance-weighted bound."""
+    pictures: int = 500
+    """Test pictures in the importance-weighted bound."""
+    generated: int = 10_000
+    """New pictures to compare with as many test pictures."""
+    seeds: int = 3
+    """How often to draw new pictures, for the mean and the spread."""
+    fit_prior: bool = False
+    """Fit priors to the encoded training pictures: a mixture, a flow and, where pictures have labels, one Gaussian for
+    each combination of attributes. The model gets the one under which held-out pictures' latent vectors are likeliest."""
+    fit_directions: bool = False
+    """Fit the directions of attributes to all training pictures, instead of the few that train.py takes."""
+    prior: Literal["mixture-100", "flow", "attributes"] | None = None
+    """With --fit-prior, take this prior instead: the likeliest need not give the best pictures."""
+    write: bool = False
+    """Write the figures into the folder's metrics.json and card, with a fitted prior and its pictures."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "pictures", "generated", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
+
+def main(options: Options) -> None:
+    """Fit what is asked for, measure, print, and write. Raises ValueError where options and model don't fit together."""
+    folder, device = find_model(options.model), PartialState().device
+    figures = Figures.read(folder)
+    name = choose_dataset(options, figures)
+    model = VAE.from_pretrained(folder).to(memory_format=torch.channels_last).to(device)
+    trained_with: Prior = StandardNormal()
+    if figures.training and figures.training.prior == "flow":
+        if options.fit_prior:
+            raise ValueError(f"{options.model} learned its prior in training: leave --fit-prior out")
+        trained_with = copy.deepcopy(model.prior).to(device)
+    train, test, num_held_out = load_pictures(name, options.data_dir, model, figures)
+
+    fitted = fit_priors(model, train, num_held_out) if options.fit_prior else []
+    chosen = choose_prior(model, fitted, options)
+    if options.fit_directions:
+        fit_directions(model, train, options, has_new_prior=chosen is not None)
+
+    pca = pca_mse(train.images[:-num_held_out], test.images, model.config.latent_dim)
+    results: dict[str, Any] = {
+        "dataset": describe_dataset(name),
+        "test": report("test", dataclasses.replace(evaluate(model, test.images, trained_with), pca_mse=pca)),
+        "likelihood": report(
+            "likelihood",
+            measure_likelihood(model, test.images[: options.pictures], options.samples, trained_with),
+        ),
+        "latents": report("latents", measure_latents(model, test.images)),
+    }
+    is_binarized = bool(figures.training and figures.training.binarize)
+    if name in CLASSIFIERS and not is_binarized:
+        generation, comparisons = measure_generation(
+            model,
+            load_classifier(name).to(device),
+            train,
+            test,
+            features=name,
+            priors={row.name: row.prior for row in fitted},
+            pictures=options.generated,
+            seeds=options.seeds,
+        )
+        results["generation"] = report("generation", generation)
+    else:
+        comparisons = {}
+        print(f"no classifier knows {'binarized pictures' if is_binarized else name}: new pictures are not measured")
+    if fitted:
+        each = {row.name: PriorMetrics(held_out=row.held_out, generation=comparisons.get(row.name)) for row in fitted}
+        results["priors"] = report("priors", each)
+    if model.directions is not None:
+        if not have_same_attributes(model.directions.attributes, test.attributes):
+            print(f"{options.model} has other attributes than {name}, so they are not measured: use --fit-directions")
+        else:
+            results["attributes"] = report("attributes", measure_edits(model, name, train, test, is_binarized))
+
+    if options.write:
+        if chosen or options.fit_directions:
+            model.save_pretrained(folder)
+        write_results(folder, model, dataclasses.replace(figures, **results, weights=fingerprint(folder)), test)
+
+
+def choose_dataset(options: Options, figures: Figures) -> str:
+    """Return the name of the dataset to measure on. Raises ValueError if there is none, or not one to write about."""
+    own = figures.dataset.name if figures.dataset else None
+    name = options.dataset or own
+    if options.write:
+        if not (is_folder(options.model) or options.model in bundled_names()):
+            raise ValueError(f"--write needs a folder of yours, and {options.model} is in the cache of the Hub")
+        if own and name != own:
+            raise ValueError(f"{options.model} was trained on {own}: leave out --dataset or --write")
+    if name not in DATASETS:
+        raise ValueError(
+            f"{options.model} doesn't say what it was trained on: name one of {', '.join(DATASETS)} with --dataset"
+        )
+    return name
+
+
+def load_pictures(name: str, data_dir: Path, model: VAE, figures: Figures) -> tuple[Pictures, Pictures, int]:
+    """Load training and test pictures as the model knows them, and how many training pictures were held out."""
+    size = {"image_size": model.config.image_size, "channels": model.config.channels}
+    train, test = (load_dataset(name, data_dir, split, **size) for split in ("train", "test"))
+    training = figures.training
+    if training and training.binarize:
+        train, test = (split._replace(images=binarize(split.images, training.seed)) for split in (train, test))
+    if training and 0 < training.validation_pictures < len(train.images):
+        return train, test, training.validation_pictures
+    return train, test, default_num_held_out(len(train.images))
+
+
+def choose_prior(model: VAE, fitted: list[FittedPrior], options: Options) -> FittedPrior | None:
+    """Give the model the prior that --prior names, or the likeliest, and return it; None if none was fitted."""
+    chosen = next((row for row in fitted if options.prior in (None, row.name)), None)
+    if chosen:
+        model.prior = chosen.prior
+    elif options.prior:
+        raise ValueError(
+            f"there is no prior {options.prior}: it needs --fit-prior, and more pictures than components, or labels"
+        )
+    if isinstance(model.prior, AttributePrior):
+        model.directions = model.prior.directions
+    return chosen
+
+
+def fit_directions(model: VAE, train: Pictures, options: Options, has_new_prior: bool) -> None:
+    """Fit the model's directions to all training pictures, unless its prior has just brought them."""
+    if isinstance(model.prior, AttributePrior):
+        if not has_new_prior:
+            raise ValueError(f"the prior of {options.model} is its directions: use --fit-prior --prior attributes")
+        return
+    model.directions = directions_of(model, train)
+    if model.directions is None:
+        raise ValueError("there are no directions to fit: the pictures have no labels")
+
+
+def measure_edits(
+    model: VAE, name: str, train: Pictures, test: Pictures, is_binarized: bool
+) -> dict[str, AttributeMetrics]:
+    """Measure how well attributes are edited, by the dataset's classifier or one trained for the purpose."""
+    if name in CLASSIFIERS and not is_binarized:
+        classifier = load_classifier(name)
+    else:
+        print(f"no classifier knows {name}: one is trained on its training pictures")
+        classifier = train_classifier(train, mirror=False)
+    return measure_attributes(model, classifier.to(model.log_scale.device), test)
+
+
+def have_same_attributes(a: Attributes, b: Attributes) -> bool:
+    """Compare names and values of attributes, both in their order."""
+    first, second = ([(name, tuple(values)) for name, values in each.items()] for each in (a, b))
+    return first == second
+
+
+def write_results(folder: Path, model: VAE, figures: Figures, test: Pictures) -> None:
+    """Write figures, sheets of pictures and the card; the last only if train.py wrote one before."""
+    write(folder / SAMPLES, draw_samples(model, test.images).save)
+    sheet = grid(generate(model, range(SHEET)))
+    write(folder / GENERATED, enlarge(sheet, max(SHEET_SIDE, *sheet.size)).save)
+    figures.write(folder)
+    if figures.training:
+        card = model_card(folder.resolve().name, model.config, figures, [path.name for path in folder.iterdir()])
+        write(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
+
+
+def report(name: str, figures: T) -> T:
+    """Print figures, a dataclass or a table of them, one a line, and return them."""
+    show(name, {key: to_json(row) for key, row in figures.items()} if isinstance(figures, dict) else to_json(figures))
+    return figures
+
+
+def show(name: str, value: Any, indent: str = "") -> None:
+    """Print a figure, or a nested table of them."""
+    if isinstance(value, dict):
+        print(f"{indent}{name}:")
+        for key, item in value.items():
+            show(key, item, indent + "  ")
+    else:
+        print(f"{indent}{name:{26 - len(indent)}} " + (f"{value:.5f}" if isinstance(value, float) else f"{value}"))
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, prog="python -m vae.evaluate"))
+    except (ValueError, OSError) as error:
+        sys.exit(f"vae.evaluate: {error}")

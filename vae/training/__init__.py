@@ -1,0 +1,1 @@
+"""Training: the optimizer, and what a run keeps."""
