@@ -9,9 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from vae.card import error
 from vae.data import DATASETS, load_examples
-from vae.figures import Figures
+from vae.figures import Figures, format_mse
 from vae.files import plain
 from vae.hub import bundled_names, find_model, resolve_model
 from vae.images import to_pil, to_unit
@@ -95,7 +94,7 @@ class Models:
             f"{config.channels * config.image_size**2:,} numbers → **{config.latent_dim}** → back"
         )
         if figures.test and 0 <= figures.test.mse <= 1:
-            line += f" · mean squared error on the test set {error(figures.test.mse)}"
+            line += f" · mean squared error on the test set {format_mse(figures.test.mse)}"
         credit = plain(config.attribution)
         return line + (f"\n\n{credit}." if credit else "")
 
