@@ -74,5 +74,7 @@ def test_the_published_likelihoods_are_those_of_the_table(path: Path) -> None:
     figures = parse(Figures, json.loads(path.read_text()), path.name)
     likelihood, training = figures.published_likelihood, figures.training
     written = f"{likelihood['negative_log_likelihood']:.2f} ± {likelihood['standard_error']:.2f}"
-    (row,) = (line for line in SCRIPT.with_name("README.md").read_text(encoding="utf-8").splitlines() if written in line)
+    (row,) = (
+        line for line in SCRIPT.with_name("README.md").read_text(encoding="utf-8").splitlines() if written in line
+    )
     assert row.startswith("| ours, N(0, I)" if training.prior == "normal" else "| ours, learned flow")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from vae.card import model_card
 from vae.figures import DatasetFacts, Figures
@@ -36,6 +36,7 @@ def test_the_card_of_a_bundled_model_is_what_its_figures_say(name: str) -> None:
 def test_the_hub_reads_the_results() -> None:
     figures = Figures.read(FASHION)
     data = ModelCard(model_card(OURS, read_config(FASHION), figures, ())).data
+    assert isinstance(data, ModelCardData)
     assert data.license == "apache-2.0"
     assert data.datasets == ["zalando-datasets/fashion_mnist"]
     assert data.eval_results is not None
@@ -93,7 +94,9 @@ def test_a_strangers_texts_do_not_break_out_of_the_card() -> None:
     assert "49" not in body.replace("0.49", "")
 
 
-@pytest.mark.parametrize("change", [{"elbo": 1e300}, {"pca_mse": -1.0}, {"mse": 0.0, "psnr": 1e9}, {"pictures": 10**50}])
+@pytest.mark.parametrize(
+    "change", [{"elbo": 1e300}, {"pca_mse": -1.0}, {"mse": 0.0, "psnr": 1e9}, {"pictures": 10**50}]
+)
 def test_odd_figures_still_make_a_card(change: dict[str, Any]) -> None:
     figures = Figures.read(FASHION)
     assert figures.test is not None
