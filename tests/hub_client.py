@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vae import VAE, generate, hub
+from vae import VAE, generate, hub, space
 
 
 def pull(name: str, **options: Any) -> float:
@@ -37,13 +37,13 @@ def push(folder: str, repo_id: str, change: float | None = None, **options: Any)
     return model.push_to_hub(repo_id, **options)
 
 
-def push_impatiently(*arguments: Any, **options: Any) -> str:
-    """Push, and give up on a Hub that says nothing for a tenth of a second."""
-    before, hub.TIMEOUT = hub.TIMEOUT, 0.1
+def impatiently(name: str, *arguments: Any, **options: Any) -> Any:
+    """Call the function called name, and give up on a Hub that says nothing for a tenth of a second."""
+    before, hub.SILENCE_SECONDS = hub.SILENCE_SECONDS, 0.1
     try:
-        return push(*arguments, **options)
+        return globals()[name](*arguments, **options)
     finally:
-        hub.TIMEOUT = before
+        hub.SILENCE_SECONDS = before
 
 
 def check_write(repo_id: str, **options: Any) -> None:
@@ -51,7 +51,7 @@ def check_write(repo_id: str, **options: Any) -> None:
 
 
 def push_space(repo_id: str, **options: Any) -> str:
-    return hub.push_space(repo_id, **options)
+    return space.push_space(repo_id, **options)
 
 
 def resolve_model(name: str) -> Any:

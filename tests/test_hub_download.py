@@ -17,7 +17,7 @@ from hub_server import Hub, Repo, cut_short
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from vae.hub import PATIENCE
+from vae.hub import PROBE_SECONDS
 
 FASHION = "somebody/fashion"
 CLOSED = "http://127.0.0.1:9"
@@ -130,7 +130,7 @@ def test_two_processes_at_once_load_the_same(hub: Hub, pull: Pull, expected: flo
 
 def test_what_is_missing_or_barred_is_said(hub: Hub, pull: Pull) -> None:
     assert "there is no such repo" in pull("somebody/else")
-    assert f"{FASHION} at v9 could not be had: it has no such revision" in pull(revision="v9")
+    assert f"{FASHION}@v9 can't be loaded: it has no such revision" in pull(revision="v9")
     assert "it is not in the cache" in pull(local_files_only=True)
     assert "that is no name of a repo" in pull("somebody/--")
     hub.repos[FASHION].gated = True
@@ -296,7 +296,7 @@ def test_the_page_learns_at_once_what_the_hub_says(hub: Hub, client: Client) -> 
     hub.fault = lambda request: Response(None, 503)
     assert client("resolve_model", FASHION) == [
         "no answer",
-        f"{FASHION} could not be had: the Hub answered 503: try again later",
+        f"{FASHION} can't be loaded: the Hub answered 503: try again later",
     ]
 
 
@@ -304,7 +304,7 @@ def test_the_page_does_not_wait_for_a_hub_that_says_nothing(hub: Hub, client: Cl
     answered = threading.Event()
 
     def hold(request: Request) -> None:
-        assert answered.wait(20 * PATIENCE), "the client waited for the Hub"
+        assert answered.wait(20 * PROBE_SECONDS), "the client waited for the Hub"
 
     hub.fault = hold
     assert client("resolve_model", FASHION)[0] == "no answer"

@@ -120,7 +120,7 @@ def test_who_may_not_push_is_told(hub: Hub, client: Client, small: str) -> None:
         ("somebody/fashion", "hf_reader"),
         ("another/new", TOKEN),
     ):
-        assert "could not be pushed to" in client("push", small, repo_id, token=token)
+        assert "can't be pushed to" in client("push", small, repo_id, token=token)
     assert before == {name: repo.files for name, repo in hub.repos.items()}
     assert client("check_write", OURS, token=TOKEN) is None
     assert client("check_write", "some-organization/new", token=TOKEN) is None
@@ -162,7 +162,7 @@ def test_a_hub_that_says_nothing_is_given_up(hub: Hub, client: Client, small: st
             over.wait()
 
     hub.fault = hold
-    assert "the Hub can't be reached" in client("push_impatiently", small, OURS, token=TOKEN)
+    assert "the Hub can't be reached" in client("impatiently", "push", small, OURS, token=TOKEN)
     over.set()
 
 
@@ -170,7 +170,7 @@ def test_when_xet_cannot_be_had_the_push_fails_in_one_sentence(hub: Hub, client:
     if hub.uses_lfs:
         pytest.skip("Xet is off")
     hub.uses_lfs = True  # now the client asks for its Xet storage, which this Hub hasn't
-    assert "somebody/new could not be pushed to" in client("push", small, OURS, token=TOKEN)
+    assert "somebody/new can't be pushed to" in client("push", small, OURS, token=TOKEN)
     assert hub.repos[OURS].files == {}
 
 
@@ -223,7 +223,7 @@ def test_a_space_shows_its_owners_models_only(hub: Hub, client: Client) -> None:
 def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None:
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "vae.hub", "space", "somebody/demo"]
+    command = [sys.executable, "-m", "vae.space", "somebody/demo"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{hub.url}/somebody/demo/commit/" in done.stdout

@@ -13,9 +13,8 @@ from pathlib import Path
 from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
 
-from vae.card import error
 from vae.data import DATASETS
-from vae.figures import Figures
+from vae.figures import Figures, format_mse
 from vae.hub import bundled_names
 
 README = Path("README.md").read_text(encoding="utf-8")
@@ -79,7 +78,7 @@ def test_the_readmes_figures_are_those_of_the_metrics() -> None:
         assert figures.generation
         assert figures.generation.prior
         (row,) = (line for line in README.splitlines() if line.startswith(f"| [{name}]"))
-        expected = [error(figures.test.mse), error(figures.test.pca_mse or 0), f"{figures.test.elbo:.1f}"]
+        expected = [format_mse(figures.test.mse), format_mse(figures.test.pca_mse or 0), f"{figures.test.elbo:.1f}"]
         for comparison in (figures.generation.reconstruction, figures.generation.prior):
             expected.append(f"{comparison.frechet:.3f}")
         expected.append(f"{figures.generation.standard_normal.frechet:.2f}")

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 from vae.config import VAEConfig
 from vae.figures import Comparison, Figures, format_mse, last_part
 from vae.files import PRIOR, plain
@@ -20,8 +22,6 @@ def model_card(name: str, config: VAEConfig, figures: Figures, files: Collection
 
     files: the names of the files beside it.
     """
-    from huggingface_hub import ModelCard, ModelCardData  # not above: `import vae` takes half as long without it
-
     data = ModelCardData(
         library_name="unvaelievable",
         pipeline_tag=TASK,
@@ -50,8 +50,6 @@ def model_card(name: str, config: VAEConfig, figures: Figures, files: Collection
 
 def _describe_results(name: str, config: VAEConfig, figures: Figures) -> dict[str, Any]:
     """Say in the Hub's terms what was measured, on which dataset, and under which licence the weights are."""
-    from huggingface_hub import EvalResult
-
     dataset, test = figures.dataset, figures.test
     if dataset is None:
         return {}

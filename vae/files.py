@@ -168,15 +168,6 @@ def read_metadata(path: Path) -> dict[str, str]:
     return _parse_header(read_bytes(path, path.name))[0]
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read folder/metrics.json, what training wrote of the model; empty if there is none or it can't be read."""
-    try:
-        metrics = read_json(folder / METRICS)
-    except ValueError:
-        return {}
-    return metrics if isinstance(metrics, dict) else {}
-
-
 def fingerprint(folder: Path) -> str:
     """Return the SHA-256 of the weights in folder, of the numbers alone and not of the file's metadata."""
     content = read_bytes(folder / WEIGHTS, WEIGHTS)
@@ -210,6 +201,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) ->
     copies = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     content = save(copies, metadata={"format": "pt"} | {key: json.dumps(value) for key, value in metadata.items()})
     write(path, lambda part: part.write_bytes(content))
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again, such as decoded pictures; it need not exist yet."""
+    local = os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or local or "~/.cache"), "unvaelievable")
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

@@ -1,29 +1,30 @@
-"""Where weights come from and where they go: folders, the bundled models, the Hub."""
+"""Where models come from and where they go: folders, bundled models, the Hub. Errors are ValueErrors in one sentence."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError  # the built-in one only from Python 3.11 on
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import DryRunFileInfo, HfApi, constants, errors
+from huggingface_hub.utils import get_session, httpx, tqdm
 
 from vae.files import CONFIG, CURVES, GENERATED, LATENTS, MAX_BYTES, METRICS, PRIOR, SAMPLES, WEIGHTS, read_config
 
-OPTIONAL = METRICS, PRIOR, LATENTS  # files that a model may lack
-PATIENCE = 2.0  # seconds that a Hub has to show that it is up, before somebody who waits gets what is here already
-TIMEOUT = 60.0  # seconds that a Hub may say nothing to a request that somebody waits for
-REPO = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")  # owner/name, or owner/name@revision
+PUSHED = (CONFIG, WEIGHTS, PRIOR, LATENTS, METRICS, SAMPLES, CURVES, GENERATED)  # and a card, which is made anew
+PROBE_SECONDS = 2.0  # after which the Hub counts as down for somebody who waits for the page
+SILENCE_SECONDS = 60.0  # after which a request fails
+REPO = r"[\w.-]+/[\w.-]+"
+NAME = re.compile(rf"({REPO})(?:@(\S+))?")
 ROOT = Path(__file__).parents[1]  # of a checkout; an installed package has nothing of ours there
 # In a checkout weights/ lies beside the package, in an installed wheel inside it.
 BUNDLED = next((path for path in (Path(__file__).parent / "weights", ROOT / "weights") if path.is_dir()), None)
-
-
-# --- models that are here, or on the Hub -----------------------------------------------------------------------------
 
 
 def bundled_names() -> list[str]:
@@ -32,235 +33,172 @@ def bundled_names() -> list[str]:
 
 
 def is_folder(name: str | Path) -> bool:
-    """Tell whether `name` is a folder that is here, whatever string it may be."""
+    """Return whether `name` is a folder that exists, whatever string it may be."""
     try:
         return bool(str(name)) and Path(name).is_dir()
     except OSError:  # longer than a path can be
         return False
 
 
-def is_repo(name: str | Path) -> bool:
-    """Tell whether `name` is taken for a repo on the Hub: "owner/name" or "owner/name@revision", and no folder here."""
-    return not is_folder(name) and REPO.fullmatch(str(name)) is not None
+def find_model(name: str | Path, *, revision: str | None = None, **hub_options: Any) -> Path:
+    """Return the folder of the model called `name`: a bundled name, a folder, or a Hub repo (owner/name[@revision]).
 
-
-def find_model(name: str | Path, **hub_options: Any) -> Path:
-    """Return the folder that holds the model called `name`.
-
-    name: a bundled name, a folder, or a Hub repo ("owner/name", "owner/name@revision").
-    Only a Hub repo makes a network call; hub_options are those of `download`. Raises ValueError in one sentence.
+    Only a Hub repo makes network requests; hub_options are those of `_download`.
     """
     if BUNDLED and str(name) in bundled_names():
         return BUNDLED / name
     if is_folder(name):
         return Path(name)
-    repo = REPO.fullmatch(str(name))
+    repo = NAME.fullmatch(str(name))
     if repo is None:
-        raise ValueError(
-            f"there is no model {str(name)!r}: name a folder, a Hub repo (owner/name) or one of "
-            f"{', '.join(bundled_names())}"
-        )
-    if repo[2] and hub_options.get("revision"):
-        raise ValueError(f"{name} names a revision, and another is asked for: {hub_options['revision']}")
-    return download(repo[1], **hub_options | ({"revision": repo[2]} if repo[2] else {}))
+        choices = f"a folder, a Hub repo (owner/name) or one of {', '.join(bundled_names())}"
+        raise ValueError(f"there is no model {str(name)!r}: name {choices}")
+    if repo[2] and revision:
+        raise ValueError(f"{name} names a revision, and another is asked for: {revision}")
+    return _download(repo[1], repo[2] or revision, **hub_options)
 
 
 def resolve_model(name: str) -> tuple[dict[str, Any], str | None]:
-    """Find out, within PATIENCE, how `find_model` gets at the model called `name`: its options, and perhaps a notice.
+    """Find out within PROBE_SECONDS how to load a model: the options for `find_model`, and perhaps a notice.
 
-    A model that the Hub doesn't hand out now is taken from the cache, if it is there. Otherwise raises, in one sentence,
-    ConnectionError if the Hub doesn't answer, and ValueError if there is no such model.
+    Without the Hub, the cache serves; without both, ConnectionError. ValueError if the Hub refuses.
     """
-    if not is_repo(name):
+    if is_folder(name) or not NAME.fullmatch(name):
         read_config(find_model(name))
         return {}, None
     try:
-        _ask(name)
+        _probe(name)
     except (ConnectionError, ValueError) as error:
         try:
             find_model(name, local_files_only=True)
         except ValueError:
             raise error from None
-        return {"local_files_only": True}, f"{error}. What is shown of it is the copy in the cache"
+        return {"local_files_only": True}, f"{error}. The page shows the copy in the cache"
     return {}, None
 
 
-def _ask(name: str) -> None:
-    """Ask the Hub once whether it hands out "owner/name" or "owner/name@revision", for PATIENCE at the longest."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import FileMetadataError, HFValidationError, OfflineModeIsEnabled
+def _probe(name: str) -> None:
+    """Ask the Hub, for at most PROBE_SECONDS, whether it hands out the model "owner/name" or "owner/name@revision"."""
+    repo_id, _, revision = name.partition("@")
+    answer: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            for filename in (CONFIG, WEIGHTS):
+                url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision or None)
+                if huggingface_hub.get_hf_file_metadata(url, timeout=PROBE_SECONDS).commit_hash is None:
+                    raise errors.FileMetadataError
+            answer.put(None)
+        except Exception as error:  # noqa: BLE001, of whatever kind, it goes to the thread that waits
+            answer.put(error)
 
     _prepare_client()
-    answer: Future[None] = Future()
-    repo_id, _, revision = name.partition("@")
-
-    def run() -> None:
-        try:
-            if constants.is_offline_mode():
-                raise OfflineModeIsEnabled
-            for filename in (CONFIG, WEIGHTS):
-                url = hf_hub_url(repo_id, filename, revision=revision or None)
-                if get_hf_file_metadata(url, timeout=PATIENCE).commit_hash is None:
-                    raise FileMetadataError
-            answer.set_result(None)
-        except Exception as error:  # noqa: BLE001, whatever it is, the one who asked is told
-            answer.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()  # a name server may take longer to say that it doesn't know
+    threading.Thread(target=ask, daemon=True).start()  # a name server may take longer to say that it doesn't know
     try:
-        error = answer.exception(PATIENCE)
-    except FutureTimeoutError:
+        error = answer.get(timeout=PROBE_SECONDS)
+    except Empty:
         error = TimeoutError()
     if error is not None:
-        status = _status(error)
-        refused = isinstance(error, HFValidationError) or (status is not None and status < 500 and status != 429)
-        raise (ValueError if refused else ConnectionError)(f"{name} could not be had: {_reason(error)}")
+        raise (ValueError if _is_refusal(error) else ConnectionError)(f"{name} can't be loaded: {_reason(error)}")
 
 
-def download(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
+def _download(
+    repo_id: str, revision: str | None, local_files_only: bool = False, force_download: bool = False, **options: Any
 ) -> Path:
-    """Fetch a model from the Hub into the cache and return its folder there; the options are hf_hub_download's.
+    """Fetch a model from the Hub into the cache and return its folder; the options are those of `snapshot_download`.
 
-    It asks for config.json and model.safetensors, and for metrics.json, prior.safetensors and latents.safetensors, which
-    may be missing: all of one commit, and nothing that could run code. The size of each is checked before it is
-    fetched, that of the weights against what the config explains, and what came against its checksum.
-    Raises ValueError in one sentence if something is wrong with the repo, the network or the disk.
+    Only the files of MAX_BYTES are fetched, none that could run code, after a look at their sizes, and all of one commit.
+    If the Hub doesn't answer, the cache serves.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    where = f"{repo_id} at {revision}" if revision else repo_id
-    _check_token(token)
-    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-
-    def fetch(filename: str, revision: str | None, most: int) -> Path:  # no request for a cached file of a commit
-        with hub_errors(f"{where} could not be had"):
-            size = hf_hub_download(repo_id, filename, revision=revision, dry_run=True, **options).file_size
-        if size is None or size > most:
-            raise ValueError(f"{where} has a {filename} of {size} bytes, and {most} are the most that it may have")
-        with hub_errors(f"{where} could not be had"):
-            path = hf_hub_download(repo_id, filename, revision=revision, force_download=force_download, **options)
-        _verify(Path(path), where)
-        return Path(path)
-
-    def cached(filename: str, commit: str) -> Any:  # its path, None if unknown, something else if known to be missing
-        return try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=commit)
-
-    folder = fetch(CONFIG, revision, MAX_BYTES[CONFIG]).parent
-    commit = folder.name  # whatever is pushed meanwhile, the files fit together
-    try:
-        read_config(folder)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(folder), where)) from None
-    for filename in OPTIONAL:
-        if not force_download and not isinstance(cached(filename, commit), str | None):
-            continue
+    with hub_errors(f"{repo_id}@{revision} can't be loaded" if revision else f"{repo_id} can't be loaded"):
+        api = _api(repo_id, options.pop("token", None))
+        snapshot: Any = partial(
+            api.snapshot_download, repo_id, revision=revision, allow_patterns=[*MAX_BYTES], **options
+        )
+        if local_files_only:
+            return Path(snapshot(local_files_only=True))
         try:
-            fetch(filename, commit, MAX_BYTES[filename])
-        except MissingError as error:
-            if not error.is_certain and cached(WEIGHTS, commit) is None:
-                raise  # out of reach, and nothing to fall back on
-    fetch(WEIGHTS, commit, MAX_BYTES[WEIGHTS])  # last: who has them in the cache has all the rest
-    return folder
-
-
-class MissingError(ValueError):
-    """A file that the repo lacks (that is certain), or that is neither in the cache nor within reach."""
-
-    is_certain: bool = False
-
-
-def _verify(path: Path, where: str) -> None:
-    """Compare a file of the cache with its checksum, which is the name of what it links to: SHA-256, or git's SHA-1."""
-    blob = path.resolve()
-    content = blob.read_bytes()
-    header = b"" if len(blob.name) == 64 else b"blob %d\0" % len(content)
-    digest = {64: hashlib.sha256, 40: hashlib.sha1}.get(len(blob.name))
-    if digest is not None and digest(header + content).hexdigest() != blob.name:
-        path.unlink()
-        blob.unlink(missing_ok=True)
-        raise ValueError(f"{where} has a {path.name} that was damaged on its way or on this disk: load it once more")
+            files: list[DryRunFileInfo] = snapshot(dry_run=True, tqdm_class=partial(tqdm, disable=True))
+        except Exception as error:
+            if force_download or isinstance(error, errors.RevisionNotFoundError):
+                raise
+            try:
+                return Path(snapshot(local_files_only=True))
+            except errors.LocalEntryNotFoundError:
+                raise error from error.__cause__
+        if not {CONFIG, WEIGHTS} <= {file.filename for file in files}:
+            raise HubError(NO_MODEL)
+        for file in files:
+            if file.file_size is None or file.file_size > MAX_BYTES[file.filename]:
+                raise HubError(f"its {file.filename} has more than the {MAX_BYTES[file.filename]:,} bytes allowed")
+        if force_download or not all(Path(file.local_path).exists() for file in files):
+            # By the commit, so that the files fit together, whatever is pushed meanwhile.
+            snapshot(revision=files[0].commit_hash, force_download=force_download)
+    return Path(files[0].local_path).parent
 
 
 def _prepare_client() -> None:
-    """Let the Hub's client give up on a Hub that says nothing, and say nothing itself of where it runs.
-
-    Without the first it would wait for ever. Without the second it asks the Hub, even for what is in the cache, by
-    which signs to tell who started it, and reports that in every request.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session, httpx
-
+    """Let no request of the Hub's client wait for ever, nor any report what started it, which takes requests, too."""
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    get_session().timeout = httpx.Timeout(TIMEOUT)
+    hooks = get_session().event_hooks["request"]
+    if _limit_silence not in hooks:
+        hooks.append(_limit_silence)
 
 
-def _check_token(token: str | bool | None) -> None:
-    """Raise ValueError, without showing it, if a token can't be sent: it may have come with the end of its line."""
-    if isinstance(token, str) and not re.fullmatch(r"[!-~]+", token):
-        raise ValueError("a token has no spaces, line ends or accents: copy it once more")
+def _limit_silence(request: httpx.Request) -> None:
+    """Set SILENCE_SECONDS as the limit of a request that the client gave none."""
+    limits = request.extensions["timeout"]
+    limits |= {phase: SILENCE_SECONDS for phase, seconds in limits.items() if seconds is None}
+
+
+class HubError(Exception):
+    """A reason in words of our own."""
+
+
+NO_MODEL = f"it lacks {CONFIG} or {WEIGHTS}, and nothing else is loaded: pickles can run code"
+WRAPPERS = (RuntimeError, ValueError, errors.DryRunError, errors.LocalEntryNotFoundError)  # they add nothing to a cause
+REASONS: dict[type[Exception] | int, str] = {  # by class, the first that fits, or by HTTP status
+    errors.GatedRepoError: "its owner admits those who accept its conditions: do so on its page, then `hf auth login`",
+    errors.RepositoryNotFoundError: "there is no such repo, or not for everybody: check the name, or `hf auth login`",
+    errors.RevisionNotFoundError: "it has no such revision",
+    errors.RemoteEntryNotFoundError: NO_MODEL,
+    errors.LocalTokenNotFoundError: "that needs a token: log in with `hf auth login`, or set HF_TOKEN",
+    errors.LocalEntryNotFoundError: "it is not in the cache",
+    errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set",
+    errors.HFValidationError: "that is no name of a repo",
+    401: "the Hub doesn't know this token: `hf auth login` with another",
+    403: "this token may not do that: make one that may on the Hub's page of tokens, then `hf auth login`",
+}
 
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Turn whatever the Hub's client raises in this block into a ValueError: what, and the reason in a few words.
-
-    The cause isn't chained to it: its text may hold the token.
-    """
-    from huggingface_hub.errors import EntryNotFoundError, RemoteEntryNotFoundError
-
+    """Turn whatever is raised in this block into a ValueError, without its cause, whose text may hold the token."""
     try:
         _prepare_client()
         yield
-    except EntryNotFoundError as error:
-        missing = MissingError(f"{what}: {_reason(error)}")
-        missing.is_certain = isinstance(error, RemoteEntryNotFoundError)
-        raise missing from None
     except Exception as error:  # noqa: BLE001, since all kinds come through: of sockets, proxies, JSON, files
         raise ValueError(f"{what}: {_reason(error)}") from None
 
 
-def _status(error: BaseException) -> int | None:
-    """Return the status of the HTTP answer that an error is about, if it is about one."""
-    return getattr(getattr(error, "response", None), "status_code", None)
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether asking again later is of no use."""
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 503
+    return isinstance(error, errors.HFValidationError) or (status < 500 and status not in (408, 429))
 
 
 def _reason(error: BaseException) -> str:
     """Say in a few words what was wrong, and what to do; nothing of the request is repeated, it may hold a token."""
-    from huggingface_hub import errors
-    from huggingface_hub.utils import httpx
-
-    status = _status(error)
-    if isinstance(error, errors.GatedRepoError):
-        return "its owner lets in only who has accepted its conditions: do so on its page, then `hf auth login`"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "there is no such repo, or not for everybody: check the name, or log in with `hf auth login`"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "it has no such revision"
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"it lacks {CONFIG} or {WEIGHTS}, and nothing else is loaded: pickles can run code"
-    if isinstance(error, errors.LocalTokenNotFoundError):
-        return "that needs a token: log in with `hf auth login`, or set HF_TOKEN"
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set"
-    if isinstance(error, errors.HFValidationError):
-        return "that is no name of a repo"
-    if status == 401:
-        return "the Hub doesn't know this token: `hf auth login` with another"
-    if status == 403:
-        return "this token may not do that: make one that may on the Hub's page of tokens, then `hf auth login`"
+    if isinstance(error, WRAPPERS) and error.__cause__:
+        return _reason(error.__cause__)
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    for kind, words in REASONS.items():
+        if status == kind or (isinstance(kind, type) and isinstance(error, kind)):
+            return words
     if status is not None:
-        return f"the Hub answered {status}: " + ("try again later" if status in (408, 429) or status >= 500 else "no")
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return "it is not in the cache" + (f", and {_reason(error.__cause__)}" if error.__cause__ else "")
-    if isinstance(error, RuntimeError | ValueError) and isinstance(error.__cause__, OSError | httpx.HTTPError):
-        return _reason(error.__cause__)  # the client's own words add nothing to it
+        return f"the Hub answered {status}: {'no' if _is_refusal(error) else 'try again later'}"
+    if isinstance(error, HubError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:  # "No space left on device", for one
         return error.strerror + (f" ({error.filename})" if error.filename else "")
     if isinstance(error, OSError | httpx.HTTPError) and not isinstance(error, errors.FileMetadataError):
@@ -268,83 +206,45 @@ def _reason(error: BaseException) -> str:
     return f"what answers is no Hub ({type(error).__name__}): check the network, a proxy, HF_ENDPOINT"
 
 
-# --- to the Hub ------------------------------------------------------------------------------------------------------
-
-PUSHED = (
-    CONFIG,
-    WEIGHTS,
-    PRIOR,
-    LATENTS,
-    METRICS,
-    SAMPLES,
-    CURVES,
-    GENERATED,
-)  # what of a folder goes there; the card is made anew
-
-
 def check_write(repo_id: str, *, private: bool | None = None, token: str | None = None) -> None:
-    """Create the repo if it isn't there yet, and make sure that the token may write to it.
-
-    To be called before hours of training. Raises ValueError in one sentence if a push would be refused.
-    """
-    api = _api(repo_id, token)
+    """Make sure, before hours of training, that the token may write to the repo, which is created if need be."""
     with hub_errors(f"{repo_id} can't be pushed to"):
+        api = _api(repo_id, token)
         access = (api.whoami().get("auth") or {}).get("accessToken") or {}
-    if access.get("role") == "read":
-        raise ValueError(
-            f"{repo_id} can't be pushed to: this token may only read, log in with one that may write (`hf auth login`)"
-        )
-    with hub_errors(f"{repo_id} can't be pushed to"):
+        if access.get("role") == "read":
+            raise HubError("this token may only read, log in with one that may write (`hf auth login`)")
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.auth_check(repo_id, write=True)
 
 
 def push_files(
-    files: dict[str, bytes],
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload model",
-    create_pr: bool = False,
-    token: str | None = None,
-    repo_type: Literal["model", "space"] = "model",
+    files: dict[str, bytes], repo: str, *, space: bool = False, private: bool | None, token: str | None, **commit: Any
 ) -> str:
     """Put files, by name, into a repo on the Hub in one commit, and return the address of the commit or pull request.
 
-    The repo and the branch are created if they are missing, `private` or not. What an earlier push left there and this
-    one doesn't have (the prior of other weights, say) goes in the same commit. Raises ValueError in one sentence.
+    commit: commit_message, revision and create_pr of `HfApi.create_commit`.
+    The repo and the branch are created if they are missing, `private` or not. The same commit deletes what an earlier
+    push left there and this one lacks, such as the prior of other weights.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    api = _api(repo_id, token)
-    sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
-    ours = (
-        (lambda name: name in PUSHED) if repo_type == "model" else (lambda name: name.startswith(("vae/", "weights/")))
-    )
-    with hub_errors(f"{repo_id} could not be pushed to"):
-        if not create_pr:
-            api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, **sdk)
+    repo_type, sdk, revision = "space" if space else "model", "gradio" if space else None, commit.get("revision")
+    with hub_errors(f"{repo} can't be pushed to"):
+        api = _api(repo, token)
+        if not commit.get("create_pr"):
+            api.create_repo(repo, private=private, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
             if revision and not revision.startswith("refs/"):
-                api.create_branch(repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
-        there = api.list_repo_files(repo_id, revision=revision, repo_type=repo_type)
-        done = api.create_commit(
-            repo_id,
-            [CommitOperationAdd(name, content) for name, content in files.items()]
-            + [CommitOperationDelete(name) for name in there if ours(name) and name not in files],
-            commit_message=commit_message,
-            revision=revision,
-            create_pr=create_pr,
-            repo_type=repo_type,
-        )
+                api.create_branch(repo, branch=revision, exist_ok=True, repo_type=repo_type)
+        there = api.list_repo_files(repo, revision=revision, repo_type=repo_type)
+        ours = [name for name in there if (name.startswith(("vae/", "weights/")) if space else name in PUSHED)]
+        changes: list[Any] = [huggingface_hub.CommitOperationAdd(name, content) for name, content in files.items()]
+        changes += [huggingface_hub.CommitOperationDelete(name) for name in ours if name not in files]
+        done = api.create_commit(repo, changes, repo_type=repo_type, **commit)
     return done.pr_url or done.commit_url
 
 
-def _api(repo_id: str, token: str | None) -> Any:
-    """Make a client of the Hub. Raises ValueError if repo_id names no owner: it would land anywhere."""
-    from huggingface_hub import HfApi
-
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
-        raise ValueError(f"a repo on the Hub is called owner/name, got {repo_id!r}")
-    _check_token(token)
+def _api(repo_id: str, token: str | bool | None) -> HfApi:
+    """Make a client of the Hub. Refuses a repo_id without an owner, and, without showing it, a token that can't be sent."""
+    if not re.fullmatch(REPO, repo_id):
+        raise HubError(f"a repo on the Hub is called owner/name, got {repo_id!r}")
+    if isinstance(token, str) and not re.fullmatch(r"[!-~]+", token):  # one copied with its line end, perhaps
+        raise HubError("a token has no spaces, line ends or accents: copy it once more")
     return HfApi(token=token)

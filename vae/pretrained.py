@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from vae.attributes import AttributePrior, Directions, load_directions, save_directions
+from vae.attributes import AttributeModel, AttributePrior, load_directions, save_directions
 from vae.card import model_card
 from vae.config import VAEConfig
 from vae.figures import Figures
@@ -63,7 +63,7 @@ class Pretrained(nn.Module):
 
     config: VAEConfig
     prior: Prior
-    directions: Directions | None = None
+    directions: AttributeModel | None = None
     origin: Path | None = None
 
     def __init__(self, config: VAEConfig) -> None:
@@ -113,7 +113,7 @@ class Pretrained(nn.Module):
                 raise ValueError(f"{path} has {fitted.latent_dim} dimensions, the model's latent vectors {latent_dim}")
             if read_metadata(path).get("weights", json.dumps(weights)) != json.dumps(weights):
                 warnings.warn(f"{path} was fitted to other weights than those beside it and is not used", stacklevel=2)
-            elif isinstance(fitted, Directions):
+            elif isinstance(fitted, AttributeModel):
                 model.directions = fitted
                 model.prior = AttributePrior(fitted) if fitted.draws else model.prior
             else:
@@ -137,6 +137,8 @@ class Pretrained(nn.Module):
         weights = fingerprint(folder)
         directions, prior = self.directions, self.prior
         if isinstance(prior, AttributePrior):  # which is what its directions say
+            if prior.where:
+                raise ValueError(f"a prior of pictures with {prior.where} can't be saved: set model.prior to another")
             directions = dataclasses.replace(prior.directions, draws=True)
         elif directions is not None:
             directions = dataclasses.replace(directions, draws=False)

@@ -1,4 +1,4 @@
-"""Put this page on the Hub as a Space: python -m vae.space owner/demo"""
+"""Put the demo on the Hub as a Space: python -m vae.space owner/demo [--model owner/name ...]"""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 import sys
 from collections.abc import Sequence
 
+from huggingface_hub import RepoCard
+
 from vae.files import CARD
 from vae.hub import PUSHED, ROOT, bundled_names, push_files
 
 SPACE = ("app.py", "requirements.txt", CARD, "LICENSE")  # and the package, and the bundled models
-SPACE_SUFFIXES = (".py", ".png", ".md", ".json", ".safetensors")
+SUFFIXES = (".py", ".js", ".css", ".md", ".png", ".json", ".safetensors")  # of the package's files
 
 
 def push_space(
@@ -25,18 +27,16 @@ def push_space(
         if not re.fullmatch(rf"{re.escape(owner)}/[\w.-]+", name):
             raise ValueError(f"a Space shows models of its own owner, {owner}/..., got {name!r}")
     return push_files(
-        space_files(models), repo_id, private=private, token=token, repo_type="space", commit_message="Upload the demo"
+        space_files(models), repo_id, private=private, token=token, space=True, commit_message="Upload the demo"
     )
 
 
 def space_files(models: Sequence[str] = ()) -> dict[str, bytes]:
     """Read what a Space needs, by path: the app, the package and the bundled models."""
-    from huggingface_hub import RepoCard
-
     if not all((ROOT / name).is_file() for name in SPACE):
         raise ValueError("the files of the Space are in a checkout of the project: run this in one")
     paths = [ROOT / name for name in SPACE]
-    paths += [path for path in (ROOT / "vae").rglob("*") if path.suffix in SPACE_SUFFIXES]
+    paths += [path for path in (ROOT / "vae").rglob("*") if path.suffix in SUFFIXES]
     paths += [ROOT / "weights" / name / file for name in bundled_names() for file in (*PUSHED, CARD)]
     files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths if path.is_file()}
     if models:

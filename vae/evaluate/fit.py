@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from vae.attributes import AttributePrior, Directions
+from vae.attributes import AttributeModel, AttributePrior, fit_attributes
 from vae.data.specs import Pictures
 from vae.evaluate.measure import encode_images
 from vae.files import MAX_PRIOR_NUMBERS
@@ -72,12 +72,12 @@ def fit_priors(
 # --- directions ------------------------------------------------------------------------------------------------------
 
 
-def directions_of(model: VAE, pictures: Pictures) -> Directions | None:
-    """Fit directions to encoded pictures and their labels; None if they have none."""
+def directions_of(model: VAE, pictures: Pictures) -> AttributeModel | None:
+    """Fit what labels say to encoded pictures, on the model's device; None if they have no labels."""
     if not pictures.attributes:
         return None
     return _fit_directions(encode_images(model, pictures.images), pictures)
 
 
-def _fit_directions(posterior: DiagonalGaussian, pictures: Pictures) -> Directions:
-    return Directions.fit(posterior.mean, pictures.labels, pictures.attributes, posterior.logvar.exp().mean(dim=0))
+def _fit_directions(posterior: DiagonalGaussian, pictures: Pictures) -> AttributeModel:
+    return fit_attributes(posterior.mean, pictures.labels, pictures.attributes, posterior.logvar.exp().mean(dim=0))
