@@ -9,8 +9,12 @@ import torch
 from conftest import small_model
 from torch.distributions import Normal
 
-from vae import VAE, Flow, GaussianMixture, StandardNormal, generate, reconstruct
+from vae import VAE, Flow, GaussianMixture, StandardNormal, encode, generate, reconstruct, score
+from vae.data import load_examples
+from vae.generate import CHUNK as ENCODED_AT_ONCE
 from vae.generate import latents
+from vae.images import to_unit
+from vae.loss import log_likelihood
 from vae.prior import CHUNK, Prior
 
 
@@ -97,6 +101,42 @@ def test_more_pictures_than_a_chunk_and_colour() -> None:
 def test_reconstruct_decodes_the_posterior_mean(model: VAE) -> None:
     x = torch.rand(3, 1, 28, 28)
     torch.testing.assert_close(reconstruct(model, x), model.decode(model.encode(x).mean).detach())
+
+
+def test_a_model_in_training_is_not_changed_by_looking_at_it(model: VAE) -> None:
+    x = torch.rand(5, 1, 28, 28)
+    expected = generate(model, range(5)), reconstruct(model, x), score(model, x)
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    for found, known in zip((generate(model, range(5)), reconstruct(model, x), score(model, x)), expected, strict=True):
+        torch.testing.assert_close(found, known)
+    assert model.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_encode_joins_its_chunks(model: VAE) -> None:
+    x = torch.rand(ENCODED_AT_ONCE + 3, 1, 28, 28)
+    posterior = encode(model, x)
+    assert posterior.mean.shape == posterior.logvar.shape == (len(x), 6)
+    torch.testing.assert_close(posterior.mean[-1:], model.encode(x[-1:]).mean.detach(), atol=1e-5, rtol=1e-5)
+    assert encode(model, x[:0]).mean.shape == (0, 6)
+
+
+def test_a_score_is_the_elbo_and_is_repeatable(model: VAE) -> None:
+    x = torch.rand(4, 1, 28, 28)
+    scores = score(model, x)
+    assert torch.equal(scores, score(model, x))
+    output = model(x, torch.Generator().manual_seed(0))
+    log_weight = log_likelihood(x, output.logits, "gaussian", model.log_scale) + StandardNormal().log_prob(output.z)
+    torch.testing.assert_close(scores, (log_weight - output.posterior.log_prob(output.z)).detach(), atol=1e-2, rtol=0)
+
+
+def test_a_score_tells_the_strange_from_the_familiar_and_tightens_with_samples() -> None:
+    digits = VAE.from_pretrained("mnist")
+    known = to_unit(load_examples("mnist").images[:40])
+    assert score(digits, known, samples=20).mean() > score(digits, known).mean() + 1
+    strange = to_unit(load_examples("fashion-mnist").images[:40])
+    assert score(digits, known).median() > score(digits, strange).max()
 
 
 def test_standard_normal_scores_and_samples() -> None:

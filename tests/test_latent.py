@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path as FilePath
 from typing import Any
@@ -52,6 +53,26 @@ def test_slerp_turns_at_a_steady_angle(ends: tuple[torch.Tensor, torch.Tensor], 
 def test_slerp_along_one_line_is_straight(ends: tuple[torch.Tensor, torch.Tensor], factor: float) -> None:
     a, t = ends[0], torch.linspace(0, 1, 5)
     torch.testing.assert_close(slerp(a, factor * a, t), interpolate(a, factor * a, t, "lerp"), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("away", [1e-5, 3e-5, 1e-4, 5e-4, 1e-3, 1e-2])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_slerp_is_right_near_parallel_and_near_opposite(away: float, sign: float) -> None:
+    """Against the great circle by exact arithmetic: b is `away` radians from a, or from -a."""
+    generator = torch.Generator().manual_seed(0)
+    a, other = torch.randn(2, 32, generator=generator, dtype=torch.float64)
+    other = other - a * (a @ other) / (a @ a)
+    other = other * a.norm() / other.norm()  # at a right angle, as long as a
+    b = sign * (math.cos(away) * a + math.sin(away) * other)
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+    angle = away if sign > 0 else math.pi - away
+    turned = t[:, None] * angle
+    circle = torch.cos(turned) * a + torch.sin(turned) * other * sign
+    points = slerp(a.float(), b.float(), t.float())
+    straight = torch.lerp(a, b, t[:, None])
+    error = min((points - path).abs().max().item() for path in (circle, straight))
+    # float32 rounds the ends by 1e-7 of their length, which tilts the plane of nearly opposite ones by 1e-7 / away.
+    assert error < 2e-6 * a.norm().item() / (away if sign < 0 else 1)
 
 
 def test_bad_input_is_refused(ends: tuple[torch.Tensor, torch.Tensor]) -> None:

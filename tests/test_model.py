@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import small_model
 from torch.distributions import Normal, kl_divergence
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from vae import VAE, VAEConfig
+from vae import VAE, VAEConfig, generate, score
 from vae.files import MAX_PARAMETERS
 from vae.model import LOGVAR_BOUND, DiagonalGaussian, reparameterize
 
@@ -17,18 +19,14 @@ from vae.model import LOGVAR_BOUND, DiagonalGaussian, reparameterize
     [
         ("image_size", 30),
         ("image_size", 8),
-        ("image_size", 512),
         ("image_size", "28"),
         ("image_size", 28.0),
         ("channels", 2),
         ("channels", 4),
         ("channels", True),
         ("latent_dim", 0),
-        ("latent_dim", 10**9),
         ("width", -32),
-        ("width", 10**9),
         ("depth", 0),
-        ("depth", 10**9),
         ("depth", None),
         ("likelihood", "gauss"),
         ("likelihood", ["gaussian"]),
@@ -40,9 +38,10 @@ def test_config_refuses_a_bad_value_by_its_name(field: str, value: Any) -> None:
     assert str(value) in str(caught.value)
 
 
-def test_config_refuses_more_parameters_than_allowed_without_taking_memory() -> None:
-    with pytest.raises(ValueError, match=r"width 512, depth 16 and latent_dim 4096 together ask for [\d,]+ parameters"):
-        VAEConfig(image_size=256, channels=3, width=512, depth=16, latent_dim=4096)
+def test_a_config_of_ones_own_may_be_as_large_as_the_memory() -> None:
+    config = VAEConfig(image_size=1024, channels=3, width=2048, depth=16, latent_dim=16384)
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in VAE(config).parameters()) > MAX_PARAMETERS
 
 
 def test_the_sizes_that_a_refusal_proposes_are_accepted() -> None:
@@ -57,11 +56,6 @@ def test_the_sizes_that_a_refusal_proposes_are_accepted() -> None:
         else:
             assert 4 <= size // config.stride <= 7
             assert size % config.stride == 0
-
-
-def test_num_parameters_is_what_the_model_has() -> None:
-    config = VAEConfig(image_size=64, channels=3, width=8)
-    assert config.num_parameters == sum(parameter.numel() for parameter in VAE(config).parameters()) < MAX_PARAMETERS
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 16), (1, 28), (3, 32), (3, 64), (1, 96), (3, 256)])
@@ -118,7 +112,6 @@ def test_every_parameter_gets_a_gradient() -> None:
 def test_posterior_agrees_with_torch_distributions() -> None:
     posterior = DiagonalGaussian(torch.randn(5, 4), torch.randn(5, 4))
     expected = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0, 1))
-    torch.testing.assert_close(posterior.kl_per_dimension(), expected)
     torch.testing.assert_close(posterior.kl(), expected.sum(1))
     assert posterior.mode() is posterior.mean
 
@@ -148,6 +141,43 @@ def test_mixed_precision_gives_finite_float32() -> None:
     for value in (output.reconstruction, output.logits, output.posterior.mean, output.posterior.logvar, output.z):
         assert value.dtype == torch.float32
         assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_works_in_the_type_of_its_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = small_model()
+    x = torch.rand(4, 1, 28, 28)
+    expected = model(x, torch.Generator().manual_seed(0)), generate(model, range(4)), score(model, x)
+    model = model.to(dtype)
+    output = model(x.to(dtype), torch.Generator().manual_seed(0))
+    for value in (*output.posterior, output.z, output.logits, output.reconstruction):
+        assert value.dtype == torch.float32  # noise and likelihoods, whatever the weights are
+    tolerance = 0.0 if dtype == torch.float64 else 0.05
+    torch.testing.assert_close(output.reconstruction, expected[0].reconstruction, atol=tolerance + 1e-5, rtol=0)
+    torch.testing.assert_close(generate(model, range(4)), expected[1], atol=tolerance + 1e-5, rtol=0)
+    torch.testing.assert_close(score(model, x), expected[2], atol=0.1, rtol=tolerance)
+    model.save_pretrained(tmp_path)
+    again = VAE.from_pretrained(tmp_path)
+    assert again.log_scale.dtype == torch.float32
+    torch.testing.assert_close(generate(again, range(4)), expected[1], atol=tolerance + 1e-5, rtol=0)
+
+
+def test_posteriors_are_trees_of_tensors() -> None:
+    """Which torch.export, DataParallel and torch.func take apart and put together again."""
+    output = small_model()(torch.rand(2, 1, 28, 28))
+    leaves, structure = tree_flatten(output)
+    assert type(tree_unflatten(leaves, structure).posterior) is DiagonalGaussian
+    assert len(leaves) == 5
+
+
+def test_the_model_and_its_encoder_are_exported() -> None:
+    model, x = small_model(), torch.rand(3, 1, 28, 28)
+    batch = {0: torch.export.Dim("batch", min=2)}
+    encoder = torch.export.export(model.encoder, (x,), dynamic_shapes=(batch,)).module()
+    torch.testing.assert_close(encoder(x).mean, model.encode(x).mean)
+    whole = torch.export.export(model, (x,), dynamic_shapes=(batch,)).module()
+    torch.testing.assert_close(whole(x).posterior.mean, model.encode(x).mean)
+    assert whole(torch.rand(5, 1, 28, 28)).reconstruction.shape == (5, 1, 28, 28)
 
 
 def test_a_picture_does_not_depend_on_its_neighbours(model: VAE) -> None:

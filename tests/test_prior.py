@@ -239,11 +239,11 @@ def store(path: Path, description: Any, tensors: dict[str, Tensor]) -> Path:
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ("", "doesn't describe one in JSON"),
-        ("[" * 100_000, "doesn't describe one in JSON"),
-        ([], "its kind should be one of gaussian-mixture, flow, got None"),
-        (DESCRIPTION | {"kind": "vampprior"}, "its kind should be one of"),
-        (DESCRIPTION | {"kind": ["flow"]}, "its kind should be one of"),
+        ("", "its metadata has no prior in JSON"),
+        ("[" * 100_000, "its metadata has no prior in JSON"),
+        ([], "the kind of a prior should be one of gaussian-mixture, flow, got None"),
+        (DESCRIPTION | {"kind": "vampprior"}, "the kind of a prior should be one of"),
+        (DESCRIPTION | {"kind": ["flow"]}, "the kind of a prior should be one of"),
         (DESCRIPTION | {"rank": 1}, "a gaussian-mixture is described by latent_dim, components, got"),
         ({"kind": "gaussian-mixture", "latent_dim": 3}, "is described by latent_dim, components, got latent_dim"),
         (DESCRIPTION | {"components": 10**9}, "components should be a whole number from 1 to 10000, got 1000000000"),
@@ -251,8 +251,8 @@ def store(path: Path, description: Any, tensors: dict[str, Tensor]) -> Path:
         (DESCRIPTION | {"latent_dim": 3.0}, r"latent_dim should be a whole number from 1 to 4096, got 3\.0"),
         (DESCRIPTION | {"latent_dim": 4096, "components": 10_000}, "numbers, more than the 12,000,000 allowed"),
         ({"kind": "flow", "latent_dim": 4096, "layers": 64, "width": 4096}, "more than the 12,000,000 allowed"),
-        ({"kind": "flow", "latent_dim": 3, "layers": 1, "width": 4}, "should hold mean, std, layers"),
-        (DESCRIPTION | {"components": 3}, r"weights should be F32 \[3\], got F32 \[2\]"),
+        ({"kind": "flow", "latent_dim": 3, "layers": 1, "width": 4}, "lacks the tensor layers.0"),
+        (DESCRIPTION | {"components": 3}, r"means should be F32 \[3, 3\], got F32 \[2, 3\]"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(description: Any, message: str, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_description_that_does_not_fit_is_refused(description: Any, message: s
         ("means", torch.full((2, 3), math.nan), "values in means are not finite"),
         ("means", torch.zeros(2, 3, dtype=torch.float64), r"means should be F32 \[2, 3\], got F64 \[2, 3\]"),
         ("means", torch.zeros(2, 4), r"means should be F32 \[2, 3\], got F32 \[2, 4\]"),
-        ("extra", torch.zeros(1), "should hold weights, means, scale_tril and no other tensors"),
+        ("extra", torch.zeros(1), "it has the tensor 'extra', which it should not"),
         ("weights", torch.tensor([0.5, 0.6]), "weights should be positive and their sum 1"),
         ("weights", torch.tensor([1.5, -0.5]), "weights should be positive and their sum 1"),
         ("scale_tril", torch.zeros(2, 3, 3), "scale_tril should be lower triangular with a positive diagonal"),
@@ -285,9 +285,11 @@ def test_tensors_that_make_no_mixture_are_refused(key: str, tensor: Tensor, mess
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"\x80\x04nonsense")
-    for path in (broken, tmp_path / "missing.safetensors", tmp_path):
-        with pytest.raises(ValueError, match="no safetensors file that can be read"):
+    with pytest.raises(ValueError, match=r"broken.safetensors: it is no whole safetensors file"):
+        load_prior(broken)
+    for path in (tmp_path / "missing.safetensors", tmp_path):
+        with pytest.raises(ValueError, match=f"{path.parent} holds no {path.name}"):
             load_prior(path)
     save_file(MIXTURE, tmp_path / "bare.safetensors")
-    with pytest.raises(ValueError, match="doesn't describe one in JSON"):
+    with pytest.raises(ValueError, match="its metadata has no prior in JSON"):
         load_prior(tmp_path / "bare.safetensors")

@@ -117,22 +117,6 @@ class LikelihoodMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedLikelihood:
-    """The bound as papers on binarized pictures measure it, see tests/benchmarks/likelihood.py."""
-
-    pictures: int
-    few: int
-    bound_of_few: float
-    subset: int
-    many: int
-    gain_of_many: float
-    gain_standard_error: float
-    negative_log_likelihood: float
-    standard_error: float
-    minutes: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class LatentMetrics:
     """How the latent space is used, see `vae.evaluate.measure.measure_latents`."""
 
@@ -191,16 +175,6 @@ class AttributeMetrics:
     edited: float | None = None
     kept: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def mean_kept(self) -> float | None:
-        """Average of kept, if there are other attributes."""
-        return sum(self.kept.values()) / len(self.kept) if self.kept else None
-
-    @property
-    def min_kept(self) -> float | None:
-        """Least of kept, if there are other attributes."""
-        return min(self.kept.values(), default=None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
@@ -215,7 +189,7 @@ class Figures:
     training: TrainingRecord | None = None
     history: list[Look] = field(default_factory=list)
     likelihood: LikelihoodMetrics | None = None
-    published_likelihood: PublishedLikelihood | None = None
+    published_likelihood: dict[str, float] = field(default_factory=dict)  # see tests/benchmarks/likelihood.py
     latents: LatentMetrics | None = None
     generation: GenerationMetrics | None = None
     priors: dict[str, PriorMetrics] = field(default_factory=dict)
@@ -248,7 +222,9 @@ class Figures:
 
 def to_json(figures: Any) -> dict[str, Any]:
     """Turn a dataclass into what JSON can hold, without what is missing or empty."""
-    return dataclasses.asdict(figures, dict_factory=lambda items: {k: v for k, v in items if v not in (None, [], {})})
+    return dataclasses.asdict(
+        figures, dict_factory=lambda items: {k: v for k, v in items if v not in (None, "", [], {})}
+    )
 
 
 def parse(kind: Any, value: Any, where: str) -> Any:

@@ -40,7 +40,7 @@ MAX_BYTES = {
     LATENTS: 50_000_000,
 }
 MAX_MAGNITUDE = 1e6  # of any number in a tensor: trained ones stay far below, and products of larger ones overflow
-DTYPES = {"F32": torch.float32, "I64": torch.int64}
+DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors calls them
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -121,10 +121,10 @@ def read_tensors(
                 raise ValueError(f"it lacks the tensor {key}")
             if key not in expected:
                 raise ValueError(f"it has the tensor {key!r:.100}, which it should not")
-            shape, dtype = list(expected[key].shape), expected[key].dtype
-            if found[key].get("shape") != shape or DTYPES.get(str(found[key].get("dtype"))) != dtype:
-                got = f"{found[key].get('dtype')!r:.20} {found[key].get('shape')!r:.100}"
-                raise ValueError(f"{key} should be {dtype} {shape}, got {got}")
+            asked = DTYPES[expected[key].dtype], [*expected[key].shape]
+            given = found[key].get("dtype"), found[key].get("shape")
+            if asked != given:
+                raise ValueError(f"{key} should be {asked[0]} {asked[1]}, got {given[0]!s:.20} {given[1]!s:.100}")
         tensors = {key: tensor for key, tensor in load(content).items() if key in expected}
         for key, tensor in tensors.items():
             if not (tensor.abs() <= MAX_MAGNITUDE).all():

@@ -108,7 +108,7 @@ def reparameterize(
     there all randomness is in eps, which depends on no parameter: dz/dmean = 1 and dz/dstd = eps.
     """
     if eps is None:
-        eps = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        eps = torch.empty_like(mean).normal_(generator=generator)
     return mean + torch.exp(0.5 * logvar) * eps
 
 

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from vae.attributes import AttributePrior, Directions, load_directions, save_directions
 from vae.card import model_card
 from vae.config import VAEConfig
+from vae.figures import Figures
 from vae.files import (
     CARD,
     CONFIG,
@@ -25,7 +27,6 @@ from vae.files import (
     GENERATED,
     LATENTS,
     MAX_PARAMETERS,
-    METRICS,
     PRIOR,
     SAMPLES,
     WEIGHTS,
@@ -34,7 +35,6 @@ from vae.files import (
     parse_metadata,
     read_config,
     read_metadata,
-    read_metrics,
     read_tensors,
     write,
     write_json,
@@ -168,16 +168,18 @@ class Pretrained(nn.Module):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             self.save_pretrained(folder)
+            figures = Figures()
             if self.origin and (self.origin / WEIGHTS).is_file() and fingerprint(self.origin) == fingerprint(folder):
-                for name in (METRICS, SAMPLES, CURVES, GENERATED):
+                figures = Figures.read(self.origin)
+                if figures != Figures():
+                    figures.write(folder)
+                for name in (SAMPLES, CURVES, GENERATED):
                     if (self.origin / name).is_file():
                         shutil.copyfile(self.origin / name, folder / name)
             if not (folder / SAMPLES).exists():
                 write(folder / SAMPLES, _draw_sheet(type(self).from_pretrained(folder)).save)
             files = {name: (folder / name).read_bytes() for name in PUSHED if (folder / name).is_file()}
-            if METRICS in files and not read_metrics(folder):
-                raise ValueError(f"{self.origin}/{METRICS} can't be read: remove it, or train the model again")
-            files[CARD] = model_card(repo_id, self.config, read_metrics(folder), files).encode()
+            files[CARD] = model_card(repo_id, self.config, figures, files).encode()
         return push_files(
             files,
             repo_id,
@@ -213,7 +215,13 @@ def _load(cls: type[P], folder: Path) -> P:
         if key.endswith("running_var") and (tensor < 0).any():
             raise ValueError(f"{folder / WEIGHTS} has negative variances in {key}")
     model.load_state_dict(tensors, assign=True)
-    return model.eval()
+    model.eval()
+    x = torch.full((1, model.config.channels, model.config.image_size, model.config.image_size), 0.5)
+    with torch.no_grad():
+        output = model(x, torch.Generator().manual_seed(0))
+    if not all(value.isfinite().all() for value in tree_leaves(output)):
+        raise ValueError(f"{folder / WEIGHTS} has weights that give no finite picture")
+    return model
 
 
 def _draw_sheet(model: Any) -> Image.Image:

@@ -214,6 +214,19 @@ class Coupling(nn.Module):
         return torch.cat([kept, (moved - shift) * torch.exp(-log_scale)], dim=1), -log_scale.sum(dim=1)
 
 
+def deal(z: Tensor) -> Tensor:
+    """Put the numbers of each row into two piles, every other one first, so that all get moved by ever other ones."""
+    return torch.cat([z[:, 1::2], z[:, 0::2]], dim=1)
+
+
+def undeal(z: Tensor) -> Tensor:
+    """Undo `deal`."""
+    half = z.shape[1] // 2
+    back = torch.empty_like(z)
+    back[:, 1::2], back[:, 0::2] = z[:, :half], z[:, half:]
+    return back
+
+
 class Flow(Prior):
     """Coupling layers, of which each moves half of the vector: an exact density, and both ways in one pass.
 
@@ -233,20 +246,17 @@ class Flow(Prior):
         self.register_buffer("std", torch.ones(latent_dim))
         layer_list = nn.ModuleList(Coupling(latent_dim, width) for _ in range(layers))
         self.layers = cast(list[Coupling], layer_list)  # which it is to the reader
-        # After each layer the numbers are dealt into two piles, so that all get moved, by ever other ones.
-        self.order = [*range(1, latent_dim, 2), *range(0, latent_dim, 2)]
-        self.order_back = [self.order.index(i) for i in range(latent_dim)]
 
     def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
         z = temperature * eps.to(self.mean.device)
         for layer in self.layers:
-            z = layer.from_noise(z)[:, self.order]
+            z = deal(layer.from_noise(z))
         return z * self.std + self.mean
 
     def log_prob(self, z: Tensor) -> Tensor:
         eps, log_det = (z - self.mean) / self.std, -self.std.log().sum()
         for layer in reversed(self.layers):
-            eps, change = layer.to_noise(eps[:, self.order_back])
+            eps, change = layer.to_noise(undeal(eps))
             log_det = log_det + change
         return StandardNormal().log_prob(eps) + log_det
 

@@ -1,4 +1,4 @@
-"""Figures of merit: features and pictures in, numbers out."""
+"""Metrics: features, latent vectors and pictures in, numbers out."""
 
 from __future__ import annotations
 
