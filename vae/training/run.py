@@ -268,7 +268,7 @@ class Run:
         """
         try:
             if self.kept is not None:
-                test = TestMetrics(**evaluate(self.kept, self.split.test, self.kept.prior))
+                test = evaluate(self.kept, self.split.test, self.kept.prior)
                 error = pca_mse(self.split.measured, self.split.test, self.kept.config.latent_dim)
                 self.figures = replace(self.figures, test=replace(test, pca_mse=error))
                 self.output.update(self.figures)
@@ -316,7 +316,7 @@ def measure_bound(
     Returns the bound that it is trained for, in nats, and the figures of `evaluate`.
     """
     calibrate(model, calibration[:CALIBRATION], tilt)
-    metrics = TestMetrics(**evaluate(model, images, model.prior))
+    metrics = evaluate(model, images, model.prior)
     if samples == 1:
         return metrics.reconstruction - beta * metrics.kl, metrics
     generator = torch.Generator(images.device).manual_seed(0)
