@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from vae.card import model_card
 from vae.figures import DatasetFacts, Figures
@@ -36,6 +36,7 @@ def test_the_card_of_a_bundled_model_is_what_its_figures_say(name: str) -> None:
 def test_the_hub_reads_the_results() -> None:
     figures = Figures.read(FASHION)
     data = ModelCard(model_card(OURS, read_config(FASHION), figures, ())).data
+    assert isinstance(data, ModelCardData)
     assert data.license == "apache-2.0"
     assert data.datasets == ["zalando-datasets/fashion_mnist"]
     assert data.eval_results is not None

@@ -55,7 +55,8 @@ def test_a_classifier_that_does_not_come_is_refused() -> None:
         load_classifier("folder")
 
 
-def test_a_classifier_learns_and_the_same_seed_gives_the_same() -> None:
+def test_a_classifier_learns_and_the_same_seed_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae.evaluate.features, "MIN_STEPS", 3)
     examples = load_examples("mnist")
     before = torch.random.get_rng_state()
     network = train(examples, mirror=False, epochs=60)
@@ -71,6 +72,7 @@ def test_the_command_writes_what_load_classifier_reads(
 ) -> None:
     monkeypatch.setattr(vae.evaluate.features, "load_dataset", lambda name, data_dir, split: load_examples(name))
     monkeypatch.setattr(vae.evaluate.features, "FOLDER", tmp_path)
+    monkeypatch.setattr(vae.evaluate.features, "MIN_STEPS", 10)
     main("fashion-mnist")
     network = load_classifier("fashion-mnist")
     reached = accuracy(network, load_examples("fashion-mnist")).item()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import small_model
 
-from vae.figures import Figures, parse, published_command, to_json
+from vae.figures import DatasetFacts, Figures, parse, published_command, to_json
 from vae.hub import bundled_names
 
 MNIST = Path("weights/mnist")
@@ -75,6 +75,12 @@ def test_malformed_figures_are_refused_in_one_sentence(tmp_path: Path, content: 
         Figures.read(tmp_path)
     assert str(tmp_path / "metrics.json") in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_an_empty_text_comes_back(tmp_path: Path) -> None:
+    figures = Figures(dataset=DatasetFacts(name="folder", title="", source="", licence=""))
+    figures.write(tmp_path)
+    assert Figures.read(tmp_path) == figures
 
 
 def test_a_whole_number_is_a_float_and_unknown_keys_are_ignored() -> None:

@@ -34,6 +34,7 @@ def model_card(name: str, config: VAEConfig, figures: Figures, files: Collection
         **vars(figures),
         name=last_part(name),
         config=config,
+        shape=f"{config.channels}, {config.image_size}, {config.image_size}",
         files=files,
         fitted=PRIOR in files or bool(figures.generation and figures.generation.prior),
         comparisons=_comparisons(figures),

@@ -222,9 +222,7 @@ class Figures:
 
 def to_json(figures: Any) -> dict[str, Any]:
     """Turn a dataclass into what JSON can hold, without what is missing or empty."""
-    return dataclasses.asdict(
-        figures, dict_factory=lambda items: {k: v for k, v in items if v not in (None, "", [], {})}
-    )
+    return dataclasses.asdict(figures, dict_factory=lambda items: {k: v for k, v in items if v not in (None, [], {})})
 
 
 def parse(kind: Any, value: Any, where: str) -> Any:

@@ -45,9 +45,7 @@ EDITED = 2000  # test pictures whose attributes are edited
 def describe_dataset(name: str) -> DatasetFacts:
     """Return what the card says of the dataset called `name` in DATASETS."""
     spec = vars(DATASETS[name])
-    return DatasetFacts(
-        name=name, **{key: spec[key] or None for key in DatasetFacts.__dataclass_fields__ if key != "name"}
-    )
+    return DatasetFacts(name=name, **{key: spec[key] for key in DatasetFacts.__dataclass_fields__ if key != "name"})
 
 
 # --- one model, one set of pictures ----------------------------------------------------------------------------------
