@@ -118,7 +118,7 @@ def main() -> None:
         if not models.names:
             raise ValueError("no model comes with this copy: name one with --model")
         with own_cache():
-            build(models).launch(
+            build(models).open(
                 server_name=config.host,
                 server_port=config.port,
                 share=config.share,

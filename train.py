@@ -28,6 +28,7 @@ from accelerate.utils import set_seed
 
 from vae.config import Likelihood, VAEConfig
 from vae.data import DATASETS, augment
+from vae.evaluate.measure import describe_dataset
 from vae.figures import Figures, TrainingRecord, published_command
 from vae.hub import check_write
 from vae.loss import SPECTRAL_TILT, elbo, importance_weighted, mean_error, optimal_log_scale
@@ -40,7 +41,6 @@ from vae.training.run import OUT_OF_MEMORY_ADVICE, Run, RunOptions, is_out_of_me
 from vae.training.setup import (
     DataOptions,
     Split,
-    dataset_facts,
     initial_model,
     initial_record,
     load_split,
@@ -218,7 +218,6 @@ def describe_model(config: TrainConfig, first: VAE | None) -> VAEConfig:
 
 def describe_training(config: TrainConfig, accelerator: Accelerator, split: Split, model: VAE) -> Figures:
     """Write down what is known of a training before its first step."""
-    name = config.data.dataset
     record = TrainingRecord(
         command=published_command(config),
         pictures=len(split.train),
@@ -238,7 +237,7 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
         init=initial_record(config.model.init),
         versions={"python": platform.python_version()} | {name: version(name) for name in ("torch", "accelerate")},
     )
-    return Figures(dataset=dataset_facts(name), training=record)
+    return Figures(dataset=describe_dataset(config.data.dataset), training=record)
 
 
 def main(arguments: list[str] | None = None) -> None:

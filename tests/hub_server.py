@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -46,7 +47,12 @@ class Repo:
 
 
 def commit_of(files: dict[str, bytes]) -> str:
-    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+    return _digest(tuple(sorted(files.items())))
+
+
+@lru_cache(maxsize=32)
+def _digest(files: tuple[tuple[str, bytes], ...]) -> str:
+    return hashlib.sha1(repr(files).encode()).hexdigest()  # which takes its time, and every request asks for it
 
 
 @dataclass

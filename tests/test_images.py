@@ -185,7 +185,7 @@ def test_formats_that_nobody_sends_are_not_opened(kind: str) -> None:
     """EPS runs another program, others are parsed by old code."""
     assert kind not in FORMATS
     data = encoded(Image.new("RGB", (64, 64), "red"), kind)
-    with pytest.raises(ValueError, match="^the picture is not a picture in a known format: use PNG, JPEG or WebP$"):
+    with pytest.raises(ValueError, match=r"^the picture is not a picture in a known format: use PNG, JPEG or WebP$"):
         read_picture(data)
 
 
@@ -220,7 +220,7 @@ def test_depth_counts_for_the_limit() -> None:
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
         return bytes(data)
 
-    with pytest.raises(ValueError, match="^the picture has more than 256 MB of pixels: make it smaller first$"):
+    with pytest.raises(ValueError, match=r"^the picture has more than 256 MB of pixels: make it smaller first$"):
         read_picture(header(16, 6))
 
 

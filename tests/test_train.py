@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -205,11 +206,12 @@ def test_every_likelihood_and_prior_trains_in_bf16(
 def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
     pictures: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--minutes", 60, "--evaluations", 5000)
+    arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--minutes", 3, "--evaluations", 5000)
     command = [sys.executable, "train.py", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert any("held-out ELBO" in line for line in process.stdout)  # as soon as one comes
+        while not (tmp_path / "out" / "model.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

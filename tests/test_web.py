@@ -14,7 +14,6 @@ import pytest
 import torch
 from conftest import small_model
 from playwright.sync_api import Browser, Page, sync_playwright
-from safetensors.torch import load
 from torch import Tensor
 
 import vae.demo.export
@@ -26,7 +25,8 @@ from vae.latent import lerp, slerp
 from vae.prior import noise
 
 WEB = Path(vae.demo.export.__file__).with_name("web")
-CLOSE = 1e-3  # of the [0, 1] pixel range
+CLOSE = 5e-4  # of the [0, 1] pixel range, where 16-bit weights cost up to 2e-4
+LATENT_CLOSE = 2e-4  # standard deviations, where 16-bit interplay of attributes costs up to 6e-5
 EDITED_SEEDS = 4  # each with every value of every attribute
 
 # What the tests say to the page in few words.
@@ -209,7 +209,7 @@ def test_edits_are_those_of_torch(page: Page, site: Site, name: str) -> None:
         }""",
         [targets, EDITED_SEEDS],
     )
-    assert found["latent"] <= 1e-5
+    assert found["latent"] <= LATENT_CLOSE
     assert found["picture"] <= CLOSE
 
 
@@ -318,15 +318,15 @@ def test_a_page_learns_that_it_has_to_ask_the_server(page: Page, site: Site) -> 
     assert page.evaluate(load, ["model", True]) == "the worker can't be started"
 
 
-def test_weights_that_half_precision_can_not_hold_are_sent_whole(page: Page, site: Site) -> None:
+def test_channels_of_any_strength_are_sent_as_exactly(page: Page, site: Site) -> None:
     model = small_model()
-    assert {tensor.dtype for tensor in load(decoder_bytes(model)).values()} == {torch.float16, torch.float32}
-    with torch.no_grad():  # a convolution a million times as strong, which the normalisation after it undoes
-        for key, tensor in model.decoder.state_dict(keep_vars=True).items():
-            for name, factor in (("2.weight", 1e6), ("3.running_mean", 1e6), ("3.running_var", 1e12)):
-                if key == f"trunk.2.residual.{name}":
-                    tensor *= factor
-    assert {tensor.dtype for tensor in load(site.put_model(model)).values()} == {torch.float32}
+    with torch.no_grad():  # channels from a millionth to a million times as strong, which a normalisation evens out
+        strength = torch.logspace(-6, 6, len(model.decoder.get_parameter("trunk.2.residual.2.weight")))
+        model.decoder.get_parameter("trunk.2.residual.2.weight").mul_(strength[:, None, None, None])
+        model.decoder.get_buffer("trunk.2.residual.3.running_mean").mul_(strength)
+        model.decoder.get_parameter("trunk.2.residual.3.weight").div_(strength)
+        model.decoder.get_parameter("trunk.2.residual.2.weight")[0] = 0
+    site.put_model(model)
     z = draw(model, 1)
     site.put(z=z, expected=pictures(model, z))
     error = page.evaluate(
@@ -336,7 +336,7 @@ def test_weights_that_half_precision_can_not_hold_are_sent_whole(page: Page, sit
             return distance(decoder.decode(await numbers("z")), await numbers("expected"));
         }"""
     )
-    assert error <= 1e-4
+    assert error <= CLOSE
 
 
 def test_equal_models_give_equal_files(tmp_path: Path) -> None:

@@ -16,19 +16,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import IO, Any, Literal, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
 
 Values = Literal["auto", "full"]
+SCRIPT = __file__  # this file, to be run as the page's process
 
 # Pillow knows 40 formats, some of which run other programs (EPS), wrap others (IPTC) or are parsed by old code.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 MAX_PIXELS = 50_000_000  # a few hundred kilobytes of PNG can unfold to gigabytes
 MAX_DECODED_BYTES = 256_000_000  # of the file's own pixels: 50 million of 16-bit RGBA would be 400 MB
 MAX_SCANS = 32  # of a JPEG; progressive ones have about ten, and each costs a pass over all pixels
-WORKER_BYTES = 640 * 2**20  # of memory that the page's process may take
+WORKER_BYTES = 440 * 2**20  # of memory that the page's process may take: with the page itself less than 1.5 GB
 WORKER_SECONDS = 1.5  # of processor time for a picture; a telephone's photograph takes a tenth of it
 
 # The largest values of cameras and scanners, whose pictures come in types of 16 bits and more; 1 is for masks.
@@ -132,7 +133,7 @@ def _check_header(picture: Image.Image) -> None:
     if picture.format == "TIFF":
         tags = cast(Any, picture).tag_v2
         bits = max(bits, max(tags.get(258, (1,))) * tags.get(277, 1))  # of a sample, and samples per pixel
-    elif picture.format == "PNG" and picture.tile and "16" in str(picture.tile[0][3]):
+    elif picture.format == "PNG" and "16" in str(cast(Any, picture).tile[:1]):
         bits = 16 * len(picture.getbands())
     if width * height * bits // 8 > MAX_DECODED_BYTES:
         raise _TooMuchError(f"more than {MAX_DECODED_BYTES // 1_000_000} MB of pixels")
@@ -233,7 +234,7 @@ def _range_in_use(numbers: np.ndarray, values: Values) -> tuple[float, float, st
 # --- the page's process ----------------------------------------------------------------------------------------------
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests for pictures until there are no more: each is a frame of JSON and one of the file's bytes.
 
     Each answer is a frame of JSON, which holds the size, mode and note of a picture or an error in words, and one of its
@@ -251,13 +252,13 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         write_frames(answers, json.dumps(head).encode(), pixels)
 
 
-def write_frames(stream: BinaryIO, head: bytes, body: bytes) -> None:
+def write_frames(stream: IO[bytes], head: bytes, body: bytes) -> None:
     """Write two byte strings, each after its length."""
     stream.writelines((struct.pack("<II", len(head), len(body)), head, body))
     stream.flush()
 
 
-def read_frames(stream: BinaryIO) -> tuple[bytes, bytes] | None:
+def read_frames(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
     """Read what `write_frames` wrote; None if the stream ends first."""
     lengths = stream.read(8)
     if len(lengths) < 8:

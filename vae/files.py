@@ -40,6 +40,7 @@ MAX_BYTES = {
     LATENTS: 50_000_000,
 }
 MAX_MAGNITUDE = 1e6  # of any number in a tensor: trained ones stay far below, and products of larger ones overflow
+AGAIN = "fetch it again (force_download=True) or train it again"  # what to do with a damaged file
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors calls them
 
 
@@ -69,7 +70,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # not only JSONDecodeError: a number may have too many digits
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON, {AGAIN} ({error})") from error
 
 
 def read_config(folder: Path) -> VAEConfig:
@@ -130,7 +131,7 @@ def read_tensors(
             if not (tensor.abs() <= MAX_MAGNITUDE).all():
                 raise ValueError(f"values in {key} are not finite or beyond {MAX_MAGNITUDE:.0e}")
     except SafetensorError as error:
-        raise ValueError(f"{path} is broken, fetch or train it again ({error})") from error
+        raise ValueError(f"{path} is broken, {AGAIN} ({error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return built, tensors
@@ -140,11 +141,11 @@ def _parse_header(content: bytes) -> tuple[dict[str, str], dict[str, dict[str, A
     """Return the metadata of a safetensors file, and the description of each tensor by name."""
     length = int.from_bytes(content[:8], "little")
     if length > MAX_HEADER_BYTES or length + 8 > len(content):
-        raise ValueError("it is no whole safetensors file of a model, fetch or train it again")
+        raise ValueError(f"it is no whole safetensors file of a model, {AGAIN}")
     try:
         header = json.loads(content[8 : 8 + length])
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"its header is not JSON ({error})") from error
+        raise ValueError(f"its header is not JSON, {AGAIN} ({error})") from error
     if not isinstance(header, dict):
         raise ValueError("its header is not a table")
     metadata = header.pop("__metadata__", {})

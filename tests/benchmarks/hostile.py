@@ -284,6 +284,8 @@ def wrong_requests(bait: Path) -> Iterator[tuple[str, str, bytes | None]]:
         return json.dumps(values).encode()
 
     picture = str(bait / "picture.png")
+    events: list[Any] = [None, 5, "x", [], {}, {"path": picture}]
+    events += [{"index": index} for index in (10**9, -1, [1, 2], "x")]
     for value in (-1, 0, 3, 7, 999, 10**6, "x", None, [0], 1.5):
         for data in ([], [MODEL], [MODEL, None, "x"], [picture] * 5):
             for session in ("s", None, 5, "x" * 1000):
@@ -293,18 +295,7 @@ def wrong_requests(bait: Path) -> Iterator[tuple[str, str, bytes | None]]:
                     body(fn_index=value, data=data, session_hash=session, trigger_id=value),
                 )
                 yield "POST", f"{API}/run/predict", body(fn_index=value, data=data, session_hash=session)
-    for event in (
-        None,
-        5,
-        "x",
-        [],
-        {},
-        {"index": 10**9},
-        {"index": -1},
-        {"index": [1, 2]},
-        {"index": "x", "value": 1},
-        {"path": picture},
-    ):
+    for event in events:
         for number in range(40):
             data = [MODEL]
             yield "POST", f"{API}/queue/join", body(fn_index=number, data=data, session_hash="s", event_data=event)
@@ -392,7 +383,9 @@ class Attacked:
             assert time.monotonic() < deadline
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.2)
-        self.client = httpx.AsyncClient(base_url=self.address, timeout=60, limits=httpx.Limits(max_connections=400))
+        self.client = httpx.AsyncClient(
+            base_url=self.address, timeout=60, limits=httpx.Limits(max_connections=400, keepalive_expiry=1)
+        )
         self.seconds: list[float] = []
         self.peak = self.peak_of_page = 0
         self.memory: list[tuple[float, int]] = []

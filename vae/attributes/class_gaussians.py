@@ -20,7 +20,7 @@ from vae.attributes.model import (
 )
 
 SHARED = 0.1  # part of a class's covariance that is the one of all classes, at the least
-MAX_DIM = 512  # of latent vectors: an edit decomposes a matrix of that size
+MAX_DIM = 256  # of latent vectors: an edit finds the eigenvectors of a matrix of that size
 MAX_NUMBERS = 4_000_000  # in the matrices of all classes
 
 
@@ -108,9 +108,9 @@ class ClassGaussians(AttributeModel):
             A = Σa^-½ (Σa^½ Σb Σa^½)^½ Σa^-½ = L^-ᵀ (Lᵀ Σb L)^½ L^-1,  where L Lᵀ = Σa.
         """
         factor, target = self.scale_tril[a].double(), self.scale_tril[b].double()
-        # Where the singular value decomposition of Lᵀ times the factor of Σb is U S Vᵀ, that root is U S Uᵀ.
-        u, s, _ = torch.linalg.svd(factor.T @ target)
-        half = torch.linalg.solve_triangular(factor.T, u * s.sqrt(), upper=True)
+        root = factor.T @ target
+        squares, axes = torch.linalg.eigh(root @ root.T)  # of Lᵀ Σb L, whose root has the roots of these
+        half = torch.linalg.solve_triangular(factor.T, axes * squares.clamp(min=0) ** 0.25, upper=True)
         return half @ half.T
 
     def _shift_to_class(self, z: Tensor, old: Tensor, new: Tensor) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vae.attributes.model import (
-    CHUNK,
     NEVER,
     AttributeModel,
     check_labels,
@@ -18,10 +19,11 @@ from vae.attributes.model import (
     log_shares,
     noise_covariance,
 )
-from vae.attributes.regression import columns, combinations, regress, row_numbers
+from vae.attributes.regression import cells, columns, combinations, one_hot_values, regress
 from vae.prior import StandardNormal
 
 REFINING_ROUNDS = 2  # over all attributes
+REFINED_AT_ONCE = 3000  # latent vectors times values, which bounds the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,13 @@ class Directions(AttributeModel):
             (1 - (own[:, None] - torch.arange(size)).abs()).clamp(min=0)  # one or two values have a share: (B, size)
             for own, size in zip(positions.T, self.sizes, strict=True)
         ]
-        place = self.mean + torch.cat(shares, dim=1) @ self.effects
-        return place + columns(shares, self.groups) @ self.interplay if self.groups else place
+        together = torch.cat(shares, dim=1)  # (B, V)
+        place = self.mean + together @ self.effects
+        return place + columns(together, self._cells) @ self.interplay if self.groups else place
+
+    @cached_property
+    def _cells(self) -> Tensor:
+        return cells(self.sizes, self.groups)
 
     def shift(self, z: Tensor, old: Tensor, new: Tensor) -> Tensor:
         return self.locate(new) - self.locate(old)
@@ -147,7 +154,8 @@ class Directions(AttributeModel):
         scores = ((z - self.mean) @ self.scores.T + self.offsets).masked_fill(self.shares == 0, NEVER)
         values = torch.stack([part.argmax(dim=1) for part in scores.split(self.sizes, dim=1)], dim=1)
         if self.groups:
-            parts = zip(z.split(CHUNK), values.split(CHUNK), strict=True)
+            at_once = max(1, REFINED_AT_ONCE // max(self.sizes))
+            parts = zip(z.split(at_once), values.split(at_once), strict=True)
             values = torch.cat([self._refine(*part) for part in parts])
         return values
 
@@ -157,16 +165,26 @@ class Directions(AttributeModel):
 
     def _refine(self, z: Tensor, values: Tensor) -> Tensor:
         """Set one attribute after another to the value that is likeliest if the others are as they are, (B, A) -> (B, A)."""
-        table = torch.cat([self.effects, self.interplay])
-        offsets, strides = row_numbers(self.sizes, self.groups)
+        rest, rows = z - self.locate(values), torch.arange(len(z))
+        starts = [0, *itertools.accumulate(self.sizes)]
         for index, size in [*enumerate(self.sizes)] * REFINING_ROUNDS:
-            rows = offsets + values @ strides  # (B, A + G), of the table, that add up to where z should be
-            own = strides[index].nonzero()[:, 0]  # those that depend on this attribute, (K,)
-            rest = z - self.mean - F.embedding_bag(rows, table, mode="sum")  # (B, D)
-            steps = torch.arange(size) - values[:, index : index + 1]  # to every value, (B, size)
-            tried = rows[:, None, own] + steps[:, :, None] * strides[index, own]  # (B, size, K)
-            moved = F.embedding_bag(tried.flatten(0, 1), table, mode="sum").unflatten(0, steps.shape)  # (B, size, D)
-            before = F.embedding_bag(rows[:, own], table, mode="sum")  # (B, D)
-            error = self.whiten((rest + before)[:, None].sub(moved).flatten(0, 1)).square().sum(dim=1).view(steps.shape)
-            values[:, index] = (log_shares(self.shares.split(self.sizes)[index]) - 0.5 * error).argmax(dim=1)
+            if size == 1:
+                continue
+            # What each value of this attribute adds: its effect, and its interplay with the values that the others have.
+            here = (self._cells >= starts[index]) & (self._cells < starts[index + 1])  # (P, 3)
+            own = here.any(dim=1).nonzero()[:, 0]
+            order = self._cells[own][here[own]].argsort(stable=True)
+            own = own[order].view(size, len(own) // size)  # the combinations with each value, (size, Q)
+            others = self._cells.masked_fill(here, starts[-1])[own.flatten()]  # the same without it
+            weights = columns(one_hot_values(values, self.sizes).float(), others).unflatten(
+                1, own.shape
+            )  # (B, size, Q)
+            added = (
+                self.effects[starts[index] : starts[index + 1], None] + weights.transpose(0, 1) @ self.interplay[own]
+            )
+            left = rest + added[values[:, index], rows] - added  # (size, B, D)
+            error = self.whiten(left.flatten(0, 1)).square().sum(dim=1).view(size, -1)
+            log_share = log_shares(self.shares[starts[index] : starts[index + 1]])
+            values[:, index] = (log_share[:, None] - 0.5 * error).argmax(dim=0)
+            rest = left[values[:, index], rows]
         return values

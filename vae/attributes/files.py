@@ -12,7 +12,7 @@ from torch import Tensor
 from vae.attributes.class_gaussians import MAX_DIM, MAX_NUMBERS, ClassGaussians
 from vae.attributes.directions import Directions
 from vae.attributes.model import AttributeModel, check_names
-from vae.attributes.regression import MAX_COLUMNS, combinations
+from vae.attributes.regression import MAX_COLUMNS, allows_groups, combinations
 from vae.files import LATENTS, MAX_FIELDS, MAX_MAGNITUDE, parse_metadata, read_tensors, write_tensors
 
 # Each kind with the names by which the file's metadata describes it; a file from before there were two has no kind.
@@ -60,13 +60,13 @@ def load_directions(path: str | Path) -> AttributeModel:
     matrices = tensors[key].view(-1, values["latent_dim"], values["latent_dim"])
     if (matrices.diagonal(dim1=1, dim2=2) <= 0).any() or matrices.triu(1).any():
         raise ValueError(f"{path}: {key} should be lower triangular with a positive diagonal")
-    common: dict[str, Any] = {"attributes": values["attributes"], "draws": values["draws"]}
+    fields: dict[str, Any] = {key: values[key] for key in ("attributes", "draws")} | tensors
     if values["kind"] == "directions":
-        return Directions(**common, **tensors, groups=values["groups"])
+        return Directions(**fields, groups=values["groups"])
     inverse = torch.linalg.solve_triangular(matrices, torch.eye(values["latent_dim"]), upper=False)
     if not (inverse.abs() <= MAX_MAGNITUDE).all():  # which edits multiply by
         raise ValueError(f"{path}: {key} is too near to a matrix that can't be inverted")
-    return ClassGaussians(**common, **tensors)
+    return ClassGaussians(**fields)
 
 
 def _parse(description: Any) -> dict[str, Any]:
@@ -94,6 +94,8 @@ def _parse(description: Any) -> dict[str, Any]:
             f"groups should be lists of the numbers of two or three attributes, of at most {MAX_COLUMNS} combinations of "
             f"values, got {values['groups']!r:.100}"
         )
+    if kind == "directions" and values["groups"] and not allows_groups(latent_dim, sizes):
+        raise ValueError(f"{sum(sizes)} values of {latent_dim} dimensions are too many to be predicted with groups")
     return values
 
 

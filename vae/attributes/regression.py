@@ -1,16 +1,14 @@
 """Regress latent vectors on labels: what each value of an attribute adds, and what values of two or three add together.
 
 Attributes go by their number, a group is the numbers of two or three of them, and `sizes` says how many values each has.
-Columns of the regression are the values of all attributes, or the combinations of values of each group, one attribute or
-group after another.
+A column of the regression is a combination of values of the attributes of a group.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +19,7 @@ from vae.attributes.model import RIDGE, chunks
 
 CHUNK = 4000  # latent vectors at once, which bounds the memory
 MAX_COLUMNS = 5000  # combinations of values, of all groups together
+MAX_TRIED_NUMBERS = 200_000_000  # values times D²: with groups, predicting tries each value, by so many multiplications
 MAX_TRIPLES = 1000  # groups of three attributes to try
 MIN_GAIN = 0.02  # part of the unexplained variance that a group of three must explain
 MIN_PICTURES = 20  # for each combination of three values
@@ -43,19 +42,26 @@ def regress(y: Tensor, labels: Tensor, sizes: Sequence[int]) -> Regression:
     First come the effects of single values; then, on what is left, the interplay of every two attributes; then that of
     those three together that explain the most of the rest.
     """
-    one_hot = [F.one_hot(own, size).to(y.dtype) for own, size in zip(labels.T, sizes, strict=True)]
-    effects = _ridge(lambda part: torch.cat([own[part] for own in one_hot], dim=1), sizes, y)
-    rest = y - torch.cat(one_hot, dim=1) @ effects
+    one_hot = one_hot_values(labels, sizes).to(y.dtype)
+    effects, rest = _ridge(y, one_hot, sizes, [(index,) for index in range(len(sizes))])
     groups: list[Group] = []
     interplay = y.new_empty(0, y.shape[1])
-    for choose in (_pairs, _triples):
+    for choose in (_pairs, _triples) if allows_groups(y.shape[1], sizes) else ():
         found = choose(sizes, labels, rest, MAX_COLUMNS - len(interplay))
         if found:
-            design = partial(columns, one_hot, found)
-            fitted = _ridge(design, [combinations(sizes, group) for group in found], rest)
-            rest = torch.cat([rest[part] - design(part) @ fitted for part in chunks(len(y), CHUNK)])
+            fitted, rest = _ridge(rest, one_hot, sizes, found)
             groups, interplay = groups + found, torch.cat([interplay, fitted])
     return Regression(effects, interplay, groups, rest)
+
+
+def allows_groups(latent_dim: int, sizes: Sequence[int]) -> bool:
+    """Say whether predicting with groups takes no longer than the limit."""
+    return sum(sizes) * latent_dim**2 <= MAX_TRIED_NUMBERS
+
+
+def one_hot_values(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return 1 for the value of each attribute and 0 for the others, (B, A) int64 -> (B, V) int64."""
+    return torch.cat([F.one_hot(own, size) for own, size in zip(values.T, sizes, strict=True)], dim=1)
 
 
 def combinations(sizes: Sequence[int], group: Sequence[int]) -> int:
@@ -63,30 +69,24 @@ def combinations(sizes: Sequence[int], group: Sequence[int]) -> int:
     return math.prod(sizes[index] for index in group)
 
 
-def columns(shares: Sequence[Tensor], groups: Sequence[Sequence[int]], part: slice = slice(None)) -> Tensor:
-    """Multiply the shares of the values of the attributes of each group, A times (B, size) -> (B, P)."""
-    blocks = []
-    for first, *others in groups:
-        block = shares[first][part]
-        for other in others:
-            block = (block[:, :, None] * shares[other][part][:, None, :]).flatten(1)
-        blocks.append(block)
-    return torch.cat(blocks, dim=1)
+def cells(sizes: Sequence[int], groups: Sequence[Sequence[int]]) -> Tensor:
+    """Return the values, counted through all attributes, of each combination of each group, (P, 3) int64.
 
-
-def row_numbers(sizes: Sequence[int], groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return how values say which rows of [effects, interplay] they add up: offsets + values @ strides.
-
-    offsets, (A + G,): the first row of each attribute and group. strides, (A, A + G): how many rows further the next
-    value of an attribute lies, 0 where it has no part.
+    Where a group has fewer attributes, the numbers that are left are the count of all values, which is that of none.
     """
-    every = [*((index,) for index in range(len(sizes))), *groups]
-    counts = torch.tensor([combinations(sizes, group) for group in every])
-    strides = torch.zeros(len(sizes), len(every), dtype=torch.int64)
-    for column, group in enumerate(every):
-        for place, index in enumerate(group):
-            strides[index, column] = combinations(sizes, group[place + 1 :])
-    return counts.cumsum(0) - counts, strides
+    starts, none = [0, *itertools.accumulate(sizes)][:-1], torch.tensor([sum(sizes)])
+    found = [torch.empty(0, 3, dtype=torch.int64)]
+    for group in groups:
+        values = [starts[index] + torch.arange(sizes[index]) for index in group]
+        found.append(torch.cartesian_prod(*values, *[none] * (3 - len(group))))
+    return torch.cat(found)
+
+
+def columns(shares: Tensor, cells: Tensor) -> Tensor:
+    """Multiply the shares of the values, (B, V), of each combination, (P, 3) -> (B, P)."""
+    first, second, third = cells.T
+    shares = F.pad(shares, (0, 1), value=1)  # that of no value
+    return shares[:, first] * shares[:, second] * shares[:, third]
 
 
 def _pairs(sizes: Sequence[int], labels: Tensor, rest: Tensor, room: int) -> list[Group]:
@@ -117,20 +117,23 @@ def _triples(sizes: Sequence[int], labels: Tensor, rest: Tensor, room: int) -> l
     return chosen
 
 
-def _ridge(design: Callable[[slice], Tensor], blocks: Sequence[int], y: Tensor) -> Tensor:
-    """Regress y, (N, D) of mean 0, on columns, of which a slice of rows is asked for at a time -> (columns, D).
+def _ridge(y: Tensor, one_hot: Tensor, sizes: Sequence[int], groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+    """Regress y, (N, D) of mean 0, on the combinations of values of groups -> (P, D), and what is left of y, (N, D).
 
-    In each block of columns one column of a row is 1 and the others are 0, so a block can take up any constant: the
-    answer is that of a block whose mean over rows is 0.
+    In each group one column of a row is 1 and the others are 0, so a group can take up any constant: the answer is that
+    of a group whose mean over rows is 0.
     """
-    width = sum(blocks)
+    places, parts = cells(sizes, groups), chunks(len(y), CHUNK)
+    width = len(places)
     gram, target, total = y.new_zeros(width, width), y.new_zeros(width, y.shape[1]), y.new_zeros(width)
-    for part in chunks(len(y), CHUNK):
-        x = design(part)
+    for part in parts:
+        x = columns(one_hot[part], places)
         gram += x.T @ x
         target += x.T @ y[part]
         total = total + x.sum(dim=0)
     gram -= torch.outer(total, total) / len(y)
-    answer = torch.linalg.solve(gram + RIDGE * torch.eye(len(gram), dtype=y.dtype), target)
-    shares = (total / len(y)).split([*blocks])
-    return torch.cat([own - share @ own for own, share in zip(answer.split([*blocks]), shares, strict=True)])
+    answer = torch.linalg.solve(gram + RIDGE * torch.eye(width, dtype=y.dtype), target)
+    blocks = [combinations(sizes, group) for group in groups]
+    shares = (total / len(y)).split(blocks)
+    answer = torch.cat([own - share @ own for own, share in zip(answer.split(blocks), shares, strict=True)])
+    return answer, torch.cat([y[part] - columns(one_hot[part], places) @ answer for part in parts])

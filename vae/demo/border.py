@@ -93,13 +93,13 @@ class Page(gr.Blocks):
         self._unqueued = 0
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    def launch(self, **options: Any) -> Any:
-        """Start the page as `gr.Blocks.launch` does, with limits."""
+    def open(self, **options: Any) -> None:
+        """Start the page as `launch` does, with limits, and serve it until it is stopped."""
         self.queue(default_concurrency_limit=MAX_AT_ONCE, max_size=MAX_QUEUED, api_open=False)
         DECODER.start()
         # Nobody sees them, and they would be summed up at every event.
         self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
-        return super().launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)]}, **options)
+        self.launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)]}, **options)
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: SessionState | None, explicit_call: bool = False

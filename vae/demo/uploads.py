@@ -16,8 +16,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from torch import Tensor
 
-import vae.decode
-from vae.decode import Picture, Values, read_frames, write_frames
+from vae.decode import SCRIPT, Picture, Values, read_frames, write_frames
 from vae.images import OVERSAMPLING, to_tensor
 
 MAX_UPLOAD_BYTES = 20 * 2**20
@@ -104,7 +103,7 @@ class Decoder:
         while len(self._processes) < 2:
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-I", vae.decode.__file__],
+                    [sys.executable, "-I", SCRIPT],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,

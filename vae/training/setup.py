@@ -13,9 +13,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from vae.config import VAEConfig
-from vae.data import DATASETS, Pictures, binarize, load_dataset
+from vae.data import Pictures, binarize, load_dataset
 from vae.evaluate.fit import default_num_held_out
-from vae.figures import DatasetFacts, Figures, TrainingRecord
+from vae.figures import Figures, TrainingRecord
 from vae.hub import find_model
 from vae.model import VAE
 
@@ -128,16 +128,3 @@ def initial_record(init: str | None) -> TrainingRecord | None:
         return Figures.read(find_model(init)).training if init else None
     except ValueError:
         return None
-
-
-def dataset_facts(name: str) -> DatasetFacts:
-    """Return what the card says of a dataset."""
-    spec = DATASETS[name]
-    return DatasetFacts(
-        name=name,
-        title=spec.title,
-        source=spec.source,
-        licence=spec.licence,
-        hub_id=spec.hub_id,
-        model_licence=spec.model_licence or None,
-    )

@@ -2,7 +2,7 @@
 
 import { AttributeModel } from "./attributes.js";
 
-const ORTHOGONAL = 1e-10; // cosine between two vectors that count as orthogonal
+const ORTHOGONAL = 1e-9; // cosine between two vectors that count as orthogonal
 const MAX_SWEEPS = 30; // over all pairs of vectors; ten are many
 
 /** @typedef {Float64Array[]} Matrix its rows */
@@ -142,18 +142,20 @@ function inverse(lower) {
  * @param {Matrix} other
  */
 function decompose(matrix, other) {
-  for (let sweep = 0, cosine = 1; cosine > ORTHOGONAL && sweep < MAX_SWEEPS; sweep++) {
-    cosine = 0;
+  for (let sweep = 0, turned = true; turned && sweep < MAX_SWEEPS; sweep++) {
+    turned = false;
+    const squares = matrix.map((row) => dot(row, row));
     for (let i = 0; i < matrix.length; i++) {
       for (let j = i + 1; j < matrix.length; j++) {
-        const [x, y] = [matrix[i], matrix[j]];
-        const [xx, yy, xy] = [dot(x, x), dot(y, y), dot(x, y)];
-        cosine = Math.max(cosine, Math.abs(xy) / Math.sqrt(xx * yy));
-        if (xy === 0) continue;
-        const slope = (yy - xx) / (2 * xy);
-        const tangent = (slope < 0 ? -1 : 1) / (Math.abs(slope) + Math.hypot(1, slope));
-        turn(x, y, tangent);
+        const product = dot(matrix[i], matrix[j]);
+        if (Math.abs(product) <= ORTHOGONAL * Math.sqrt(squares[i] * squares[j])) continue;
+        const slope = (squares[j] - squares[i]) / (2 * product);
+        const tangent = (slope < 0 ? -1 : 1) / (Math.abs(slope) + Math.sqrt(1 + slope * slope));
+        turn(matrix[i], matrix[j], tangent);
         turn(other[i], other[j], tangent);
+        squares[i] -= tangent * product;
+        squares[j] += tangent * product;
+        turned = true;
       }
     }
   }
@@ -166,12 +168,12 @@ function decompose(matrix, other) {
  * @param {number} tangent of the angle
  */
 function turn(x, y, tangent) {
-  const cosine = 1 / Math.hypot(1, tangent);
+  const cosine = 1 / Math.sqrt(1 + tangent * tangent);
   const sine = tangent * cosine;
   for (let index = 0; index < x.length; index++) {
-    const [before, after] = [x[index], y[index]];
-    x[index] = cosine * before - sine * after;
-    y[index] = sine * before + cosine * after;
+    const before = x[index];
+    x[index] = cosine * before - sine * y[index];
+    y[index] = sine * before + cosine * y[index];
   }
 }
 

@@ -6,55 +6,31 @@
  * row, channels last: (height, width, channels).
  */
 
+import { readModelFile, STEP } from "./file.js";
 import { Kernel, LANES, PIXELS } from "./kernel.js";
-import { readSafetensors } from "./safetensors.js";
 
 const BYTES = 4; // of a float32
 const RGBA = 4; // channels of a canvas
 
-/**
- * @typedef {object} Layer
- * @property {"linear" | "block" | "up" | "head"} kind
- * @property {string} name prefix of its tensors
- * @property {number} size of the input, pixels a side
- * @property {number} inputs channels
- * @property {number} outputs channels for each pixel of the input
- */
-
-/**
- * @typedef {object} Config
- * @property {number} image_size pixels a side
- * @property {number} channels 1 (grey) or 3 (RGB)
- * @property {number} latent_dim
- * @property {number} patch pixels a side that the head makes of one
- * @property {string} attribution a stranger's text: show it as text only
- */
-
-/**
- * @typedef {object} Description what vae/demo/export.py says of a model
- * @property {Config} config
- * @property {Layer[]} layers
- * @property {{kind: string, attributes: [string, string[]][], groups: number[][]} | null} directions
- */
+/** @typedef {import("./file.js").Layer} Layer */
 
 export class Decoder {
   /** @param {ArrayBuffer} file what `decoder_bytes` of vae/demo/export.py wrote */
   constructor(file) {
-    const { metadata, tensors } = readSafetensors(file);
-    /** @type {Description} */
-    const { config, layers } = JSON.parse(metadata.description);
+    const { config, layers, tensors } = readModelFile(file);
     this.config = config;
     this.layers = layers;
     this.tensors = tensors;
-    const weights = [...tensors.keys()].filter((name) => name.endsWith(".weight"));
+    const names = [...tensors.keys()].filter((name) => name.endsWith(".weight"));
+    const weights = names.map((name) => pack(tensors.get(name), tensors.get(name + STEP).length));
     const inputLength = Math.max(...layers.map((layer) => (layer.size + 2) ** 2 * layer.inputs));
-    const numbers = weights.reduce((sum, name) => sum + tensors.get(name).length, inputLength + PIXELS * LANES);
+    const numbers = weights.reduce((sum, packed) => sum + packed.length, inputLength + PIXELS * LANES);
     this.kernel = new Kernel(numbers);
     this.input = this.kernel.take(inputLength);
     this.sums = this.kernel.take(PIXELS * LANES);
-    for (const name of weights) {
-      const shared = this.kernel.take(tensors.get(name).length);
-      shared.set(tensors.get(name));
+    for (const [index, name] of names.entries()) {
+      const shared = this.kernel.take(weights[index].length);
+      shared.set(weights[index]);
       tensors.set(name, shared);
     }
   }
@@ -184,6 +160,23 @@ export class Decoder {
       for (let column = 0; column < width; column++) out[start + column] += this.sums[LANES * row + column];
     }
   }
+}
+
+/**
+ * Lay a matrix out as the loop reads it, with zeros where the last tile has no outputs.
+ * @param {Float32Array} matrix (outputs, length)
+ * @param {number} outputs
+ * @returns {Float32Array} (outputs / LANES, length, LANES)
+ */
+function pack(matrix, outputs) {
+  const length = matrix.length / outputs;
+  const packed = new Float32Array(Math.ceil(outputs / LANES) * length * LANES);
+  for (let output = 0; output < outputs; output++) {
+    const lane = output % LANES;
+    const start = (output - lane) * length + lane;
+    for (let k = 0; k < length; k++) packed[start + k * LANES] = matrix[output * length + k];
+  }
+  return packed;
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { Directions } from "./attributes.js";
 import { ClassGaussians } from "./class-gaussians.js";
-import { readSafetensors } from "./safetensors.js";
+import { readModelFile } from "./file.js";
 
 /** @typedef {import("./attributes.js").AttributeModel} AttributeModel */
 /** @typedef {{z: Float32Array, give: (picture: ImageData) => void, refuse: (error: Error) => void}} Task */
@@ -22,7 +22,7 @@ export class Model {
 
   /**
    * Use `Model.load`.
-   * @param {import("./decoder.js").Config} config
+   * @param {import("./file.js").Config} config
    * @param {AttributeModel | null} directions null if the training pictures had no labels
    * @param {Worker} worker
    */
@@ -42,9 +42,7 @@ export class Model {
     const response = await fetch(url);
     if (!response.ok) throw new Error(`${url} can't be had: ${response.status}`);
     const file = await response.arrayBuffer();
-    const { metadata, tensors } = readSafetensors(file);
-    /** @type {import("./decoder.js").Description} */
-    const { config, directions } = JSON.parse(metadata.description);
+    const { config, directions, tensors } = readModelFile(file);
     const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     const model = new Model(config, readDirections(directions, tensors), worker);
     await model.#start(file);
@@ -124,8 +122,8 @@ export class Model {
 }
 
 /**
- * @param {import("./decoder.js").Description["directions"]} description
- * @param {Map<string, Float32Array>} tensors
+ * @param {import("./file.js").Description["directions"]} description
+ * @param {import("./file.js").Tensors} tensors
  * @returns {AttributeModel | null}
  */
 function readDirections(description, tensors) {
