@@ -3,8 +3,8 @@
     python tests/benchmarks/likelihood.py FOLDER
 
 The log-likelihood differs so much between pictures that all 10,000 are needed, but what 5,000 samples add to the bound
-of a few samples hardly differs. So the bound of a few samples is measured on all test pictures, and the gain of 5,000 on a
-random subset: the sum is an unbiased estimate of the bound of 5,000 samples on all.
+of a few samples hardly differs. So the bound of a few samples is measured on all test pictures, and the gain of 5,000
+on a random subset: the sum is an unbiased estimate of the bound of 5,000 samples on all.
 """
 
 from __future__ import annotations
