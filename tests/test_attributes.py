@@ -30,7 +30,7 @@ from vae.attributes import (
 )
 from vae.attributes.model import RIDGE
 from vae.data import load_examples
-from vae.evaluate.features import Classifier, load_features
+from vae.evaluate.features import load_classifier
 from vae.generate import generate, latents
 from vae.images import to_unit
 from vae.prior import StandardNormal
@@ -422,8 +422,7 @@ def test_a_class_with_few_pictures_has_a_gaussian_too() -> None:
 
 @pytest.mark.parametrize(("name", "edited", "drawn"), [("mnist", 0.9, 0.9), ("fashion-mnist", 0.8, 0.8)])
 def test_bundled_models_give_the_class_asked_for(name: str, edited: float, drawn: float) -> None:
-    model, network = VAE.from_pretrained(name), load_features(name)
-    assert isinstance(network, Classifier)
+    model, network = VAE.from_pretrained(name), load_classifier(name)
     directions = model.directions
     assert isinstance(directions, ClassGaussians)
     ((attribute, values),) = directions.attributes.items()
