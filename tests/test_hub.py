@@ -46,6 +46,11 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
             find(name)
 
 
+def test_a_path_is_never_a_repo() -> None:
+    with pytest.raises(ValueError, match=r"there is no model 'weights/typo'"):
+        find_model(Path("weights/typo"))
+
+
 def test_a_folder_hides_a_repo_but_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mnist", "owner/name"):
         (tmp_path / name).mkdir(parents=True)
