@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +21,12 @@ import gradio as gr
 import tyro
 from huggingface_hub import metadata_load
 
-from vae.demo import CSS, JS, THEME, Models, in_one_sentence
+from vae.demo.border import Page
 from vae.demo.explore import explore_tab
 from vae.demo.generate import generate_tab
 from vae.demo.interpolate import interpolate_tab
+from vae.demo.models import Models
+from vae.demo.page import CSS, JS, THEME, in_one_sentence
 from vae.demo.reconstruct import reconstruct_tab
 from vae.hub import bundled_names
 
@@ -62,9 +67,9 @@ def find_names(config: AppConfig) -> list[str]:
     return bundled_names()
 
 
-def build(models: Models) -> gr.Blocks:
+def build(models: Models) -> Page:
     """Compose the page."""
-    with gr.Blocks(title="unvaelievable", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+    with Page(title="unvaelievable", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown("# unvaelievable\nA variational autoencoder to play with.")
         if models.notices:
             gr.Markdown(models.notice(), elem_id="notice")
@@ -77,6 +82,17 @@ def build(models: Models) -> gr.Blocks:
             reconstruct_tab(models, page, model)
             interpolate_tab(models, page, model)
     return page
+
+
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """Give this page a folder of its own for uploads and pictures: gradio's is shared by all pages of a machine."""
+    if "GRADIO_TEMP_DIR" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="unvaelievable-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield
 
 
 if spaces:
@@ -101,17 +117,15 @@ def main() -> None:
             raise ValueError("; ".join(models.refused.values()))
         if not models.names:
             raise ValueError("no model comes with this copy: name one with --model")
-        page = build(models)
-        page.queue(default_concurrency_limit=2, max_size=100)
-        page.launch(
-            server_name=config.host,
-            server_port=config.port,
-            share=config.share,
-            theme=THEME,
-            css=CSS,
-            js=JS,
-            ssr_mode=False,  # it would need Node
-        )
+        with own_cache():
+            build(models).open(
+                server_name=config.host,
+                server_port=config.port,
+                share=config.share,
+                theme=THEME,
+                css=CSS,
+                js=JS,
+            )
     except (ValueError, OSError) as error:
         sys.exit(f"app.py: {error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -15,7 +16,8 @@ from conftest import small_model
 
 from vae import Flow
 from vae.data import binarize, load_examples
-from vae.files import read_metrics
+from vae.evaluate.measure import describe_dataset
+from vae.figures import Figures, parse
 from vae.images import to_unit
 from vae.loss import importance_weighted_bound
 
@@ -43,11 +45,13 @@ def test_where_the_subset_is_all_pictures_nothing_is_estimated(
     model.prior = Flow(6, 1, 8)
     model.prior.mean.fill_(1.0)  # far from N(0, I)
     model.save_pretrained(tmp_path)
-    metrics = {"dataset": "mnist", "training": {"binarize": "dynamic", "prior": prior, "seed": 3}}
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    training = Figures.read(Path("weights/mnist")).training
+    assert training is not None
+    training = dataclasses.replace(training, binarize="dynamic", prior=prior, seed=3)
+    Figures(dataset=describe_dataset("mnist"), training=training).write(tmp_path)
     likelihood.main(tmp_path, few=2, many=30, subset=1000, write=True)
     figures = json.loads(capsys.readouterr().out)
-    assert read_metrics(tmp_path)["published_likelihood"] == figures
+    assert Figures.read(tmp_path).published_likelihood == figures
 
     x = to_unit(binarize(load_examples("mnist").images, 3))
     trained_with = model.prior if prior == "flow" else None
@@ -63,3 +67,14 @@ def test_grey_pictures_have_no_published_likelihood(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, SCRIPT, tmp_path], check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"likelihood.py: {tmp_path} was not trained by train.py --binarize dynamic\n"
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPT.parent.glob("nll-*.json")), ids=lambda path: path.stem)
+def test_the_published_likelihoods_are_those_of_the_table(path: Path) -> None:
+    figures = parse(Figures, json.loads(path.read_text()), path.name)
+    likelihood, training = figures.published_likelihood, figures.training
+    written = f"{likelihood['negative_log_likelihood']:.2f} ± {likelihood['standard_error']:.2f}"
+    (row,) = (
+        line for line in SCRIPT.with_name("README.md").read_text(encoding="utf-8").splitlines() if written in line
+    )
+    assert row.startswith("| ours, N(0, I)" if training.prior == "normal" else "| ours, learned flow")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import json
+import os
+import random
 import re
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gradio as gr
@@ -14,7 +21,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_model
-from gradio.data_classes import ImageData
 from gradio.processing_utils import save_file_to_cache, save_pil_to_cache
 from PIL import Image
 from torch import Tensor
@@ -22,13 +28,24 @@ from torch import Tensor
 import app
 from vae import VAE, StandardNormal, generate, reconstruct
 from vae.attributes import Directions
-from vae.demo import MAX_SEED, Models, in_one_sentence, keep, output
+from vae.demo.border import MAX_QUEUED, check, is_open, keep, keep_pictures, shown
 from vae.demo.explore import AXES, explore, sliders, turn
 from vae.demo.generate import MAX_PICTURES, new_pictures
 from vae.demo.interpolate import MAX_STEPS, walk
+from vae.demo.models import Models
+from vae.demo.page import MAX_SEED, in_one_sentence
 from vae.demo.reconstruct import give_back
+from vae.demo.uploads import MAX_UPLOAD_BYTES, Decoder, read_own_file, read_upload
+from vae.files import plain
 from vae.hub import bundled_names
 from vae.images import to_pil, to_uint8
+
+
+@pytest.fixture(autouse=True)
+def upload_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder that the page reads a visitor's file from."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture
@@ -225,8 +242,6 @@ def test_every_upload_survives_every_tab(name: str, channels: int, tmp_path: Pat
 
 
 def test_a_broken_upload_is_a_sentence_on_the_page(model: VAE, tmp_path: Path) -> None:
-    import gradio as gr
-
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     with pytest.raises(gr.Error) as caught:
@@ -249,7 +264,7 @@ def test_models_are_loaded_once_when_first_asked_for(
     for name in ("a", "b"):
         model.save_pretrained(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vae.demo.load_model", load)
+    monkeypatch.setattr("vae.demo.models.load_model", load)
     models = Models(["a", "b"])
     assert loads == []
     visitors = [threading.Thread(target=lambda: models["a"]) for _ in range(8)]
@@ -299,7 +314,7 @@ def test_a_model_that_is_not_there_is_left_out_and_said(model: VAE, tmp_path: Pa
     models = Models(["typo", str(tmp_path)])
     assert models.names == [str(tmp_path)]
     assert "there is no model 'typo'" in models.refused["typo"]
-    assert models.notice() == f"- {models.refused['typo']}."
+    assert models.notice() == f"- {plain(models.refused['typo'])}."
     assert Models(["typo"]).names == bundled_names()
 
 
@@ -311,14 +326,14 @@ def test_a_model_that_the_hub_withholds_for_now_can_be_chosen_later(
     def no_answer(name: str) -> None:
         raise ConnectionError(f"{name} could not be had: check the network")
 
-    monkeypatch.setattr("vae.demo.resolve_model", no_answer)
+    monkeypatch.setattr("vae.demo.models.resolve_model", no_answer)
     models = Models(["somebody/theirs"])
     assert models.names == [*bundled_names(), "somebody/theirs"]
     assert models.notices[0] == "somebody/theirs could not be had: check the network. Choose it again later"
     with pytest.raises(ValueError, match="check the network"):
         models["somebody/theirs"]
-    monkeypatch.setattr("vae.demo.resolve_model", lambda name: ({}, None))
-    monkeypatch.setattr("vae.demo.find_model", lambda name: tmp_path)
+    monkeypatch.setattr("vae.demo.models.resolve_model", lambda name: ({}, None))
+    monkeypatch.setattr("vae.demo.models.find_model", lambda name: tmp_path)
     assert models["somebody/theirs"].config == model.config
 
 
@@ -370,11 +385,6 @@ def test_a_picture_that_is_there_is_not_written_again(tmp_path: Path) -> None:
     before = path.stat()
     assert keep(picture, str(tmp_path)) == str(path)
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
-    image = output(None, "x")
-    image.GRADIO_CACHE = str(tmp_path)
-    shown = image.postprocess(picture)
-    assert isinstance(shown, ImageData)
-    assert shown.path == str(path)
 
 
 def test_examples_of_many_attributes_have_no_label() -> None:
@@ -386,3 +396,282 @@ def test_an_attribution_is_shown_as_text(tmp_path: Path) -> None:
     small_model(attribution="by\n![x](http://nowhere/x.png) <b>*me*</b>").save_pretrained(tmp_path)
     said = Models([str(tmp_path)]).describe(str(tmp_path))
     assert said.endswith("\n\nby \\!\\[x\\](http://nowhere/x.png) &lt;b&gt;\\*me\\*&lt;/b&gt;.")
+
+
+# --- what hostile visitors send ---
+
+
+@pytest.fixture(scope="module")
+def hostile() -> ModuleType:
+    """The benchmark, whose files and calls are used here a few at a time."""
+    spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("benchmarks") / "hostile.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["hostile"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+NOT_ON_THE_PAGE = "this picture is not on the page: upload it first"
+
+
+@pytest.fixture
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a picture and a FIFO that are none of the page's business."""
+    folder = tmp_path_factory.mktemp("outside")
+    Image.new("RGB", (9, 9), "red").save(folder / "picture.png")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_only_files_of_the_upload_folder_are_read(upload_folder: Path, outside: Path) -> None:
+    """A FIFO or device, if it were opened to be read, would wait forever."""
+    own = upload_folder / "a" / "picture.png"
+    own.parent.mkdir()
+    own.write_bytes((outside / "picture.png").read_bytes())
+    assert read_own_file(str(own)) == own.read_bytes()
+    (upload_folder / "link.png").symlink_to(outside / "picture.png")
+    (upload_folder / "linked").symlink_to(outside)
+    os.mkfifo(upload_folder / "pipe")
+    for path in (
+        *(str(outside / name) for name in ("picture.png", "pipe", "nothing", "")),
+        *(
+            str(upload_folder / name)
+            for name in ("link.png", "linked/picture.png", "pipe", "a", "", "nothing", "x" * 5000)
+        ),
+        f"{upload_folder}/../{outside.name}/picture.png",
+        f"{upload_folder}-too/picture.png",
+        *(
+            "/dev/ptmx",
+            "/dev/zero",
+            "/proc/self/environ",
+            "picture.png",
+            "",
+            "\0",
+            "\ud800",
+            "http://x/y.png",
+            "data:,",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{NOT_ON_THE_PAGE}$"):
+            read_own_file(path)
+
+
+def test_an_upload_folder_behind_a_link_is_the_same(
+    upload_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (upload_folder / "a.png").write_bytes(b"1")
+    link = tmp_path_factory.mktemp("links") / "cache"
+    link.symlink_to(upload_folder)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(link))
+    assert read_own_file(str(link / "a.png")) == read_own_file(str(upload_folder / "a.png")) == b"1"
+
+
+def test_a_file_that_is_too_large_is_not_read(upload_folder: Path) -> None:
+    with (upload_folder / "large.png").open("wb") as file:
+        file.truncate(MAX_UPLOAD_BYTES + 1)
+    with pytest.raises(ValueError, match="a picture may have at most 20 MB"):
+        read_own_file(str(upload_folder / "large.png"))
+
+
+def test_visitors_files_are_not_decoded_in_this_process(
+    upload_folder: Path, sneaker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: Any, **__: Any) -> None:
+        pytest.fail("a visitor's file was decoded here")
+
+    expected, _ = read_upload(sneaker, 28, 1)
+    read_upload.cache_clear()
+    monkeypatch.setattr(Image, "open", decode)
+    again, note = read_upload(sneaker, 28, 1)
+    assert torch.equal(again, expected)
+    assert note is None
+
+
+def test_a_decoder_that_takes_too_long_or_dies_is_replaced(sneaker: str, hostile: ModuleType) -> None:
+    decoder = Decoder(seconds=0.2)
+    slow = b"P3 3000 3000 255\n" + b"1 2 3\n" * 3_000_000
+    decoder.start()
+    with pytest.raises(ValueError, match="could not be decoded in time"):
+        decoder.read(slow, "slow.ppm", 28)
+    decoder.seconds = 60
+    data = Path(sneaker).read_bytes()
+    assert decoder.read(data, "sneaker.png", 28).image.size == (28, 28)
+    for process in decoder._processes:
+        process.kill()
+        process.wait()
+    assert decoder.read(data, "sneaker.png", 28).image.size == (28, 28)
+    assert "Image" in repr(decoder.read(data, "sneaker.png", 28))
+    decoder.close()
+
+
+def test_a_crowd_before_the_decoder_is_told_so(sneaker: str) -> None:
+    decoder = Decoder(waiting=1)
+    assert decoder._room.acquire(blocking=False)
+    with pytest.raises(ValueError, match="many visitors send pictures just now: try again in a moment"):
+        decoder.read(b"", "a.png", 28)
+    decoder._room.release()
+
+
+def test_the_decoder_sees_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    decoder = Decoder()
+    decoder.start()
+    environment = Path(f"/proc/{decoder._processes[0].pid}/environ")
+    if environment.exists():
+        assert b"hf_secret" not in environment.read_bytes()
+    decoder.close()
+
+
+def tried(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns, or the sentence of its ValueError."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        return str(error)
+
+
+def test_mutated_files_are_pictures_or_a_sentence(hostile: ModuleType) -> None:
+    decoder, chance = Decoder(seconds=60), random.Random(0)
+    read = 0
+    for name, data in hostile.files().items():
+        for content in (data, hostile.mutated(data, chance), hostile.mutated(data, chance)):
+            picture = tried(decoder.read, content, name, 28)
+            if isinstance(picture, str):
+                assert re.fullmatch(rf"{re.escape(name)} [^\n]+", picture)
+            else:
+                read += 1
+                assert picture.image.mode in ("L", "RGB")
+                assert min(picture.image.size) == max(picture.image.size) < 64
+    assert read > 30
+    decoder.close()
+
+
+def test_no_input_takes_what_it_should_not(hostile: ModuleType, outside: Path) -> None:
+    """Every wrong value, for every kind of input: a sentence of one line and of bounded length, or a harmless value."""
+    inputs = (
+        gr.Radio([("a", "mnist")], label="Model"),
+        gr.Slider(0, 2, label="Temperature"),
+        gr.Number(label="Seed", minimum=0, maximum=9),
+        gr.Image(label="Original"),
+        gr.JSON(label="Positions"),
+    )
+    harmless = (str, int | float, int | float, str | None, dict | None)
+    for component, kind in zip(inputs, harmless, strict=True):
+        for value in hostile.wrong_values(outside):
+            taken = tried(check, component, value)
+            assert isinstance(taken, kind) or (
+                isinstance(taken, str) and re.fullmatch(rf"{component.label} must be [^\n]{{,200}}", taken)
+            )
+            assert not isinstance(taken, bool)
+    with pytest.raises(ValueError, match=r"^Model must be one of mnist, got 'm{99}…$"):
+        check(inputs[0], "m" * 1_000_000)
+    for value in ({"url": "data:image/png;base64,"}, {"path": None, "url": "http://x"}):
+        with pytest.raises(ValueError, match=r"^Original must be a picture that was uploaded"):
+            check(inputs[3], value)
+
+
+def test_what_visitors_sent_is_repeated_in_part() -> None:
+    assert shown("x" * 10**6) == "'" + "x" * 99 + "…"
+    assert shown([1]) == "[1]"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/gradio_api/file=/etc/passwd"),
+        ("GET", "/gradio_api/file=http://127.0.0.1/"),
+        ("GET", "/gradio_api/file={cache}/../x"),
+        ("HEAD", "/gradio_api/file=/etc/passwd"),
+        ("GET", "/gradio_api/file//etc/passwd"),
+        ("GET", "/gradio_api/proxy=http://127.0.0.1/"),
+        ("POST", "/gradio_api/process_recording"),
+        ("POST", "/gradio_api/vibe-edit"),
+        ("POST", "/"),
+        ("DELETE", "/gradio_api/upload/../x"),
+    ],
+)
+def test_routes_that_the_page_needs_not_are_closed(upload_folder: Path, method: str, path: str) -> None:
+    assert method == "DELETE" or not is_open(method, path.format(cache=upload_folder))
+    assert is_open("GET", f"/gradio_api/file={upload_folder}/a/image.png")
+    assert is_open("POST", "/gradio_api/queue/join")
+    assert is_open("GET", "/")
+
+
+def test_pictures_are_written_whole_wherever_they_are(upload_folder: Path) -> None:
+    picture = Image.new("RGB", (8, 8), "red")
+    path = keep(picture, str(upload_folder))
+    assert keep_pictures([(picture, "seed 1"), (picture, None)]) == [(path, "seed 1"), (path, None)]
+    assert keep_pictures(gr.update(value=[(picture, "")], visible=True))["value"] == [(path, "")]
+    assert keep_pictures(picture) == path
+    assert keep_pictures("a.png") == "a.png"
+
+
+def test_errors_of_events_have_words_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong: list[list[Any]] = [
+        [],
+        ["mnist"],
+        [{"path": "/etc/passwd"}] * 5,
+        ["mnist", "x", [], None, 5],
+        ["m" * 10**6, 1, 0, 1, "fitted"],
+    ]
+
+    async def send() -> None:
+        page = app.build(Models(["mnist"]))
+        (function,) = (fn for fn in page.fns.values() if fn.api_name == "generate")
+        for inputs in wrong:
+            with pytest.raises(gr.Error) as caught:
+                await page.process_api(function, inputs)
+            assert 0 < len(caught.value.message) < 200
+            assert not caught.value.print_exception
+
+    asyncio.run(send())
+    assert capsys.readouterr().err == ""
+
+
+def test_a_forged_example_is_a_sentence() -> None:
+    async def send() -> None:
+        page = app.build(Models(["mnist"]))
+        function = next(fn for fn in page.fns.values() if fn.name == "choose")
+        for index in (-1, 10, 10**9, 1.5, "x", None, [0, 1], {}):
+            data = gr.EventData(None, {"index": index, "path": "/etc/passwd"})
+            with pytest.raises(gr.Error, match="The number of the example must be a whole number from 0 to 9"):
+                await page.process_api(function, ["mnist"], event_data=data)
+
+    asyncio.run(send())
+
+
+def test_a_fault_of_ours_has_words_for_the_visitor_and_a_traceback_for_the_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("x" * 10**6)
+
+    async def send() -> None:
+        models = Models(["mnist"])
+        monkeypatch.setattr(models, "describe", fail)
+        page = app.build(models)
+        function = next(fn for fn in page.fns.values() if fn.name == "fail")
+        with pytest.raises(gr.Error, match="Something went wrong on this page: try again"):
+            await page.process_api(function, ["mnist"])
+
+    asyncio.run(send())
+    log = capsys.readouterr().err
+    assert "Traceback" in log
+    assert max(map(len, log.splitlines())) <= 300
+
+
+def test_events_that_skip_the_queue_are_bounded_too() -> None:
+    async def send() -> None:
+        page = app.build(Models(["mnist"]))
+        function = next(fn for fn in page.fns.values() if fn.queue is False)
+        async with page._slots, page._slots:  # as if two ran
+            waiting = [asyncio.create_task(page.process_api(function, [])) for _ in range(MAX_QUEUED)]
+            await asyncio.sleep(0)
+            with pytest.raises(gr.Error, match="Many visitors are here just now: try again in a moment"):
+                await page.process_api(function, [])
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {str(answer) for answer in answers} == {"'8 values are needed here, got 0.'"}
+
+    asyncio.run(send())

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
-from vae.images import MAX_PIXELS, enlarge, grid, open_picture, to_pil, to_tensor, to_uint8, to_unit
+from vae.decode import FORMATS, MAX_PIXELS, MAX_SCANS, read_picture
+from vae.images import enlarge, grid, open_picture, to_pil, to_tensor, to_uint8, to_unit
 
 
 def save(picture: Image.Image, path: Path, **options: Any) -> Path:
@@ -168,3 +172,136 @@ def test_enlarge_repeats_pixels() -> None:
     assert picture.size == (96, 96)
     assert np.array_equal(np.array(picture), LEFT_HALF_WHITE.repeat(3, 0).repeat(3, 1))
     assert enlarge(picture, 10).size == (96, 96)
+
+
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICO", "ICNS", "TGA", "PCX", "SGI", "JPEG2000", "DDS"])
+def test_formats_that_nobody_sends_are_not_opened(kind: str) -> None:
+    """EPS runs another program, others are parsed by old code."""
+    assert kind not in FORMATS
+    data = encoded(Image.new("RGB", (64, 64), "red"), kind)
+    with pytest.raises(ValueError, match=r"^the picture is not a picture in a known format: use PNG, JPEG or WebP$"):
+        read_picture(data)
+
+
+def test_a_picture_inside_another_format_is_not_opened() -> None:
+    def field(record: int, tag: int, value: bytes) -> bytes:
+        return struct.pack(">BBBH", 0x1C, record, tag, len(value)) + value
+
+    nine = struct.pack(">H", 9)
+    iptc = b"".join([field(3, 60, b"\0\1"), field(3, 20, nine), field(3, 30, nine), field(3, 120, b"\1")])
+    data = iptc + struct.pack(">BBBBB", 0x1C, 8, 10, 0x84, 0) + png_of(9, 9)
+    with pytest.raises(ValueError, match="is not a picture in a known format"):
+        read_picture(data)
+
+
+def test_a_jpeg_of_many_scans_is_refused_and_an_ordinary_one_is_not() -> None:
+    data = encoded(Image.new("L", (64, 64), 99), "JPEG", progressive=True)
+    assert read_picture(data).image.getpixel((9, 9)) == 99
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:last] + data[last:-2] * MAX_SCANS + b"\xff\xd9"
+    with pytest.raises(ValueError, match=f"^a.jpg has more than {MAX_SCANS} scans: make it smaller first$"):
+        read_picture(bomb, "a.jpg")
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 6 * MAX_SCANS + 2) + b"\xff\xda\x00\x02\x00\x00" * MAX_SCANS
+    assert read_picture(data[:2] + thumbnail + data[2:]).image.size == (64, 64)
+
+
+def test_depth_counts_for_the_limit() -> None:
+    """50 million pixels of 16-bit colours are 400 MB."""
+
+    def header(depth: int, colour: int) -> bytes:
+        data = bytearray(png_of(7000, 7000))
+        data[24:26] = bytes([depth, colour])
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        return bytes(data)
+
+    with pytest.raises(ValueError, match=r"^the picture has more than 256 MB of pixels: make it smaller first$"):
+        read_picture(header(16, 6))
+
+
+def test_a_webp_canvas_is_measured_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    canvas = b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0" + b"\xfe\x3f\0" * 2 + bytes(20)
+    with pytest.raises(ValueError, match="has more than 50 million pixels"):
+        read_picture(canvas)
+
+
+def test_a_large_photograph_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient = Image.linear_gradient("L").resize((3000, 2000)).convert("RGB")
+    sizes = []
+    load = ImageFile.load
+
+    def measured(self: Image.Image) -> Any:
+        sizes.append(self.size)
+        return load(self)
+
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", measured)
+    data = encoded(gradient, "JPEG", quality=95)
+    small = read_picture(data, side=100).image
+    assert sizes[0] == (375, 250)
+    assert small.size == (125, 125)
+    monkeypatch.undo()
+    whole = read_picture(data).image
+    expected = np.array(whole.crop((500, 0, 2500, 2000)).resize(small.size, Image.Resampling.BOX), dtype=int)
+    assert np.abs(np.array(small, dtype=int) - expected).max() <= 3
+
+
+def values_of(numbers: np.ndarray, kind: str, values: Any = "auto") -> tuple[list[int], str | None]:
+    """The first row as it is read from a file of that kind, and what is said of it."""
+    image, note = read_picture(encoded(Image.fromarray(np.tile(numbers, (4, 1))), kind), values=values)
+    return [image.getpixel((x, 0)) for x in range(len(numbers))], note
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind", "expected", "note"),
+    [
+        (np.array([0, 2048, 4000], np.uint16), "PNG", [0, 128, 249], "its values were scaled from 0 to 4095"),
+        (np.array([0, 2048, 4000], np.uint16), "TIFF", [0, 128, 249], "its values were scaled from 0 to 4095"),
+        (np.array([0, 128, 250], np.uint16), "PNG", [0, 128, 250], "its values were scaled from 0 to 255"),
+        (np.array([0, 1, 1], np.uint16), "PNG", [0, 255, 255], "its values were scaled from 0 to 1"),
+        (np.array([0, 32896, 40000], np.uint16), "PNG", [0, 128, 156], None),
+        (np.array([0, 0, 0], np.uint16), "PNG", [0, 0, 0], None),
+        (np.array([-1000, 0, 1000], np.int32), "TIFF", [0, 128, 255], "its values were scaled from -1000 to 1000"),
+        (np.array([-2, 0, 2], np.float32), "TIFF", [0, 128, 255], "its values were scaled from -2 to 2"),
+        (np.array([0, 1.5, 3], np.float32), "TIFF", [0, 128, 255], "its values were scaled from 0 to 3"),
+        (np.array([0, 128, 200], np.float32), "TIFF", [0, 128, 200], "its values were scaled from 0 to 255"),
+        (np.array([0, 0.02, 0.1], np.float32), "TIFF", [0, 5, 26], None),
+        (np.array([np.nan, -1, 1], np.float32), "TIFF", [128, 0, 255], "its values were scaled from -1 to 1"),
+        (np.array([0, 3, 16], np.uint8), "PNG", [0, 3, 16], None),
+        (np.array([0, 3, 16], np.uint8), "TIFF", [0, 3, 16], None),
+    ],
+)
+def test_deep_pictures_are_scaled_by_the_range_in_use_and_it_is_said(
+    numbers: np.ndarray, kind: str, expected: list[int], note: str | None
+) -> None:
+    assert values_of(numbers, kind) == (expected, note)
+
+
+def test_the_whole_range_of_a_type_can_be_had() -> None:
+    assert values_of(np.array([0, 2048, 4095], np.uint16), "PNG", "full") == ([0, 8, 16], None)
+    assert values_of(np.array([-2, 0.5, 2], np.float32), "TIFF", "full") == ([0, 128, 255], None)
+    with pytest.raises(ValueError, match="values must be auto or full, got 'some'"):
+        values_of(np.array([0, 1, 2], np.uint8), "PNG", "some")
+
+
+def test_what_an_iphone_takes_can_be_read(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(LEFT_HALF_WHITE).convert("RGB").resize((64, 64))).save(tmp_path / "a.heic")
+    x = to_tensor(tmp_path / "a.heic", 32, 1)
+    assert x[0, :, :12].min() > 0.9
+    assert x[0, :, 20:].max() < 0.1
+
+
+def test_the_reader_needs_neither_torch_nor_this_package() -> None:
+    """It is run as a script, in which nothing else of this package may be imported."""
+    code = (
+        "import runpy, sys; runpy.run_path('vae/decode.py');"
+        "print([m for m in sys.modules if m.split('.')[0] in ('vae', 'torch')])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -41,6 +41,7 @@ OPTIONAL = {
     "dicebear",
     "matplotlib",
     "pillow_heif",
+    "resource",  # not on Windows
     "resvg_py",
     "sklearn",
     "torchvision",

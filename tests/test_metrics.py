@@ -55,7 +55,7 @@ class LinearGaussian:
         mean = torch.linalg.solve(precision, self.weight.T @ (x.flatten(1) - 0.5).T / self.sigma**2).T
         return DiagonalGaussian(mean, torch.log(self.posterior_variance / precision.diagonal()).expand_as(mean))
 
-    def decoder(self, z: Tensor) -> Tensor:
+    def decode_logits(self, z: Tensor) -> Tensor:
         return torch.logit(0.5 + z @ self.weight.T).view(-1, 1, 8, 8)
 
 
@@ -107,14 +107,14 @@ def test_evaluate_agrees_with_the_textbook() -> None:
         output = model(x, torch.Generator().manual_seed(0))
         mean_picture = model.decode(posterior.mean)
     sigma = (output.reconstruction - x).square().mean().sqrt()
-    assert figures["scale"] == pytest.approx(sigma.item(), rel=1e-4)
+    assert figures.scale == pytest.approx(sigma.item(), rel=1e-4)
     log_p = Normal(output.reconstruction, sigma).log_prob(x).sum((1, 2, 3)).mean().item()
     kl = torch.distributions.kl_divergence(Normal(posterior.mean, posterior.std), Normal(0, 1)).sum(1).mean().item()
-    assert figures["reconstruction"] == pytest.approx(log_p, rel=1e-4)
-    assert figures["kl"] == pytest.approx(kl, rel=1e-4)
-    assert figures["elbo"] == pytest.approx(log_p - kl, rel=1e-4)
-    assert figures["mse"] == pytest.approx((mean_picture - x).square().mean().item(), rel=1e-4)
-    assert figures["pictures"] == 30
+    assert figures.reconstruction == pytest.approx(log_p, rel=1e-4)
+    assert figures.kl == pytest.approx(kl, rel=1e-4)
+    assert figures.elbo == pytest.approx(log_p - kl, rel=1e-4)
+    assert figures.mse == pytest.approx((mean_picture - x).square().mean().item(), rel=1e-4)
+    assert figures.pictures == 30
     assert evaluate(model, images) == figures  # measured twice, the same
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,8 +13,8 @@ from pathlib import Path
 from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
 
-from vae.card import error
 from vae.data import DATASETS
+from vae.figures import Figures, format_mse
 from vae.hub import bundled_names
 
 README = Path("README.md").read_text(encoding="utf-8")
@@ -74,20 +73,32 @@ def test_the_readme_points_at_files_that_exist() -> None:
 
 def test_the_readmes_figures_are_those_of_the_metrics() -> None:
     for name in bundled_names():
-        metrics = json.loads((Path("weights") / name / "metrics.json").read_text())
-        test, made = metrics["test"], metrics["generation"]
-        first, second = (line for line in README.splitlines() if line.startswith(f"| {name} "))
-        for figure in (error(test["mse"]), error(test["pca_mse"]), f"{test['elbo']:.1f}"):
-            assert figure in first
-        for figure in (*(f"{made[kind]['frechet']:.3f}" for kind in ("reconstruction", "prior")), "fit-prior"):
-            assert figure in second
-        assert f"{made['standard-normal']['frechet']:.2f}" in second
-        assert f"{100 * made['accuracy']:.1f} %" in README
+        figures = Figures.read(Path("weights") / name)
+        assert figures.test
+        assert figures.generation
+        assert figures.generation.prior
+        (row,) = (line for line in README.splitlines() if line.startswith(f"| [{name}]"))
+        expected = [format_mse(figures.test.mse), format_mse(figures.test.pca_mse or 0), f"{figures.test.elbo:.1f}"]
+        for comparison in (figures.generation.reconstruction, figures.generation.prior):
+            expected.append(f"{comparison.frechet:.3f}")
+        expected.append(f"{figures.generation.standard_normal.frechet:.2f}")
+        assert [cell.strip() for cell in row.split("|")[2:-1]] == expected
+
+
+def test_the_readme_is_short_and_its_excerpts_are_our_code() -> None:
+    told = README[README.index("# unvaelievable") : README.index("## Licence")]
+    assert len(re.findall(r"\S*[A-Za-z]\S*", told)) <= 700
+    sources = ("vae/model.py", "vae/loss.py", "vae/generate.py", "train.py")
+    lines = {line.strip() for source in sources for line in Path(source).read_text(encoding="utf-8").splitlines()}
+    excerpts = re.findall(r"```python\n(.*?)```", told[told.index("## How it works") :], re.DOTALL)
+    assert len(excerpts) == 6  # the steps of the tutorial
+    for line in "".join(excerpts).splitlines():
+        assert line.strip() in lines, line
 
 
 def test_the_readmes_code_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    first, second = (next(block for block in blocks if word in block) for word in ("from vae import", "avatars ="))
-    code = f"{first}\nprint(pictures.shape == again.shape == (16, 1, 28, 28))\n{second}\nprint(pictures.shape)"
+    first, second = (next(block for block in blocks if word in block) for word in ("import VAE", "avatars ="))
+    code = f"{first}\nprint(pictures.shape == again.shape == (16, 1, 28, 28))\n{second}\nprint(pictures.shape, odd)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\ntorch.Size([16, 3, 64, 64])\n"
+    assert done.stdout == "True\ntorch.Size([16, 3, 64, 64]) tensor(3)\n"

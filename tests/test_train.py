@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from conftest import write_celeba
 from PIL import Image
 from torch import Tensor
 
+import train
 from vae import VAE, Flow, StandardNormal, reconstruct
 from vae.data import load_dataset
-from vae.files import read_metrics
+from vae.figures import Figures
+from vae.files import fingerprint
 from vae.images import to_pil, to_unit
 from vae.loss import overall_scale
 
@@ -42,9 +46,10 @@ WHOLE = {"config.json", "model.safetensors", "metrics.json", "README.md", "sampl
 def pictures(tmp_path: Path, sneakers: Tensor) -> Path:
     """A folder of 16 pictures, of which training takes 13, validation 2 and test 1."""
     folder = tmp_path / "pictures"
-    folder.mkdir()
+    for name in ("train", "test"):
+        (folder / name).mkdir(parents=True)
     for index, sneaker in enumerate(sneakers[:16]):
-        to_pil(sneaker).save(folder / f"{index:02}.png")
+        to_pil(sneaker).save(folder / ("train" if index < 15 else "test") / f"{index:02}.png")
     return folder
 
 
@@ -54,17 +59,28 @@ def run_train(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
-def assert_whole(folder: Path) -> None:
-    metrics = read_metrics(folder)
+def train_here(*arguments: object) -> None:
+    """Run train.py in this process, which saves the time to import everything."""
+    train.main([*map(str, arguments)])
+
+
+def assert_whole(folder: Path) -> Figures:
+    """Check that folder holds a model and all that belongs to it; return its figures."""
+    figures = Figures.read(folder)
+    assert figures.training
+    assert figures.test
     model = VAE.from_pretrained(folder)
-    learned = {"prior.safetensors"} if metrics["training"]["prior"] == "flow" else set()
+    learned = {"prior.safetensors"} if figures.training.prior == "flow" else set()
     labelled = {"latents.safetensors"} if model.directions else set()
     assert {path.name for path in folder.iterdir()} == WHOLE | learned | labelled
-    assert metrics["training"]["parameters"] == model.config.num_parameters
-    assert metrics["test"]["scale"] == pytest.approx(overall_scale(model.log_scale).item())
+    assert figures.weights == fingerprint(folder)
+    assert figures.training.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert figures.test.scale == pytest.approx(overall_scale(model.log_scale).item())
+    assert str(folder.parent) not in (folder / "metrics.json").read_text() + (folder / "README.md").read_text()
     for name in ("samples.png", "curves.png"):
         with Image.open(folder / name) as picture:
             picture.load()
+    return figures
 
 
 def test_it_learns_16_pictures_by_heart(pictures: Path, tmp_path: Path) -> None:
@@ -74,9 +90,7 @@ def test_it_learns_16_pictures_by_heart(pictures: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "test ELBO" in done.stdout
-    assert_whole(output)
-    metrics = read_metrics(output)
-    epochs = [round(row["epochs"]) for row in metrics["history"]]
+    epochs = [round(look.epochs) for look in assert_whole(output).history]
     assert epochs[0] == 200
     assert epochs[-1] == 600
     x = to_unit(load_dataset("folder", pictures, "train", image_size=28, channels=1).images[:13])
@@ -100,16 +114,14 @@ def test_labels_become_directions_and_can_be_measured(tmp_path: Path) -> None:
     done = subprocess.run([*command, *few], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "no classifier comes for celeba: one is trained" in done.stdout
-    assert read_metrics(output)["attributes"]["smiling"].keys() == {
-        *("told", "reconstructed", "told_by_latents", "turned", "kept", "kept_of")
-    }
+    assert "smiling" in Figures.read(output).attributes
 
 
-def test_the_same_seed_gives_the_same_weights(pictures: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the load of the machine would have a say
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        done = run_train(*SMALL, "--data-dir", pictures, "--output", tmp_path / name, "--epochs", 20, "--seed", seed)
-        assert done.returncode == 0, done.stderr
+        train_here(*SMALL, "--data-dir", pictures, "--output", tmp_path / name, "--epochs", 20, "--seed", seed)
         weights.append((tmp_path / name / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
@@ -121,53 +133,53 @@ def test_two_processes_train_one_model(pictures: Path, tmp_path: Path, options: 
     arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--epochs", 30, "--kl-warmup", 0.5)
     done = run_train(*arguments, *options, launcher=launcher)
     assert done.returncode == 0, done.stderr
-    assert_whole(tmp_path / "out")
-    metrics = read_metrics(tmp_path / "out")
-    assert metrics["training"]["processes"] == 2
-    assert metrics["training"]["steps"] == 30
-    assert done.stdout.count("test ELBO") == len(metrics["history"]) + 1  # one process speaks, and says the best again
+    figures = assert_whole(tmp_path / "out")
+    assert figures.training
+    assert figures.training.processes == 2
+    assert figures.training.steps == 30
+    assert done.stdout.count("held-out ELBO") == len(figures.history)  # one process speaks
+    assert done.stdout.count("test ELBO") == 1
 
 
-def test_it_goes_on_from_the_weights_of_another_model(pictures: Path, tmp_path: Path) -> None:
+def test_it_goes_on_from_the_weights_of_another_model(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     options = (*SMALL, "--data-dir", pictures, "--prior", "flow")
-    done = run_train(*options, "--output", first, "--epochs", 200, "--lr", 5e-3)
-    assert done.returncode == 0, done.stderr
+    train_here(*options, "--output", first, "--epochs", 200, "--lr", 5e-3)
     # Hardly a step away from the first, it knows what that knew, under another likelihood and with the same flow.
     still = ("--epochs", 1, "--lr", 1e-9, "--likelihood", "spectral", "--keep", "last")
-    done = run_train(*options, *still, "--output", second, "--init", first)
-    assert done.returncode == 0, done.stderr
-    assert_whole(second)
-    before, after = read_metrics(first), read_metrics(second)
-    assert after["training"]["init"] == before["training"]
-    assert after["test"]["mse"] == pytest.approx(before["test"]["mse"], rel=0.2)  # its normalisations saw a few more
+    train_here(*options, *still, "--output", second, "--init", first)
+    before, after = Figures.read(first), assert_whole(second)
+    assert after.training
+    assert after.training.init == before.training
+    assert before.test
+    assert after.test
+    assert after.test.mse == pytest.approx(before.test.mse, rel=0.2)  # its normalisations saw a few more
     z = torch.randn(5, 8)
     ours, theirs = (VAE.from_pretrained(folder).prior.log_prob(z) for folder in (first, second))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-    card = (second / "README.md").read_text()
-    assert card.count("train.py --dataset folder") == 2
-    assert "the weights are\nthose of its end." in card
-    assert "the last weights, of epoch 1.0, are in" in done.stdout
+    assert (second / "README.md").read_text().count("train.py --dataset folder") == 2
+    assert "the last weights, of epoch 1.0, are in" in capsys.readouterr().out
     # Weights are good for that, too, if a stranger's file says nonsense of them.
     (first / "metrics.json").write_text('{"training": {"device": ""}}')
-    done = run_train(*options, *still, "--output", second, "--init", first)
-    assert done.returncode == 0, done.stderr
-    assert read_metrics(second)["training"]["init"] is None
+    train_here(*options, *still, "--output", second, "--init", first)
+    record = Figures.read(second).training
+    assert record
+    assert record.init is None
     for arguments, sentence in (
         (("--output", first), "--output would replace the weights to begin with"),
         (("--output", second, "--latent-dim", 9), "are of latent_dim 8, and 9 is asked for: give --latent-dim 8"),
     ):
-        done = run_train(*options, "--init", first, *arguments)
-        assert done.returncode == 1
-        assert sentence in done.stderr
-        assert "Traceback" not in done.stderr
+        with pytest.raises(SystemExit, match=re.escape(sentence)):
+            train_here(*options, "--init", first, *arguments)
 
 
 @pytest.mark.parametrize(
     ("likelihood", "options"),
     [
-        ("spectral", ("--shift", "1", "--flip")),
-        ("laplace", ("--prior", "flow")),
+        ("spectral", ("--shift", "1")),
+        ("gaussian", ("--prior", "flow")),
         ("bernoulli", ("--samples", "3", "--validation", "4")),
         ("bernoulli", ("--binarize", "dynamic", "--prior", "flow", "--seed", "3")),
         ("mse", ()),
@@ -177,29 +189,29 @@ def test_every_likelihood_and_prior_trains_in_bf16(
     pictures: Path, tmp_path: Path, likelihood: str, options: tuple[str, ...]
 ) -> None:
     arguments = ("--epochs", 20, "--likelihood", likelihood, "--mixed-precision", "bf16", "--beta", 0.5, *options)
-    done = run_train(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert_whole(tmp_path / "out")
+    train_here(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", *arguments)
+    claimed = assert_whole(tmp_path / "out").test
+    assert claimed
     model = VAE.from_pretrained(tmp_path / "out")
     assert model.config.likelihood == likelihood
     assert isinstance(model.prior, Flow if "flow" in options else StandardNormal)
     # What was written is what the float32 weights reach, whatever they were trained in.
-    claimed = read_metrics(tmp_path / "out")["test"]
     command = [sys.executable, "-m", "vae.evaluate", str(tmp_path / "out"), "--data-dir", str(pictures)]
     measured = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert f"elbo {claimed['elbo']:.3f}"[:-1] in " ".join(measured.split())
-    assert f"mse {claimed['mse']:.5f}" in " ".join(measured.split())
+    assert f"elbo {claimed.elbo:.3f}"[:-1] in " ".join(measured.split())
+    assert f"mse {claimed.mse:.5f}" in " ".join(measured.split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
     pictures: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--minutes", 60, "--evaluations", 5000)
+    arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--minutes", 3, "--evaluations", 5000)
     command = [sys.executable, "train.py", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert "test ELBO" in process.stdout.readline()
+        while not (tmp_path / "out" / "model.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -207,17 +219,6 @@ def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
     assert "stopped after" in out.splitlines()[-1]
     assert str(tmp_path / "out") in out.splitlines()[-1]
     assert_whole(tmp_path / "out")
-
-
-def test_a_run_that_diverges_says_which_part_and_writes_nothing_unusable(pictures: Path, tmp_path: Path) -> None:
-    done = run_train(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--epochs", 200, "--lr", 1e5)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("train.py: the ")
-    assert any(f"the {part} is " in last for part in ("reconstruction", "KL divergence", "scale"))
-    assert "nothing was written to" in last
-    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -234,23 +235,18 @@ def test_a_run_that_diverges_says_which_part_and_writes_nothing_unusable(picture
         ("--beta -1", "--beta must be 0 or a positive number, got -1"),
         ("--kl-warmup 2", "--kl-warmup is a part of the run"),
         ("--seed -5", "--seed must be a number from 0"),
-        ("--width 1000000", "width must be a whole number from 4 to 512, got 1000000"),
-        ("--image-size -5", "image_size must be a whole number from 16 to 256, got -5"),
-        ("--image-size 30", "evenly to 7 cells a side or fewer, got 30: the nearest sizes are 28 and 32"),
+        ("--width 2", "width must be a whole number of at least 4, got 2"),
+        ("--image-size -5", "image_size must be a whole number of at least 16, got -5"),
+        ("--image-size 30", "evenly down to 7 cells a side or fewer, got 30: the nearest sizes are 28 and 32"),
         ("--likelihood poisson", "likelihood"),
         ("--binarize dynamic", "--binarize needs --likelihood bernoulli, got spectral"),
         ("--prior flow --latent-dim 1", "--prior flow needs --latent-dim 2 or more, got 1"),
         ("--widht 8", "--widht"),
     ],
 )
-def test_a_bad_option_gets_one_sentence(
-    arguments: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import train
-
-    monkeypatch.setattr(sys, "argv", ["train.py", "--dataset", "folder", *arguments.split()])
+def test_a_bad_option_gets_one_sentence(arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        train.main()
+        train.main(["--dataset", "folder", *arguments.split()])
     assert caught.value.code not in (0, None)
     assert sentence in " ".join(f"{caught.value.code} {capsys.readouterr().err}".replace("│", " ").split())
 
@@ -268,10 +264,8 @@ def test_a_bad_option_gets_one_sentence(
 def test_a_run_that_cannot_begin_gets_one_sentence(
     pictures: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
-    done = run_train(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", *arguments)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SystemExit, match=re.escape(sentence)):
+        train_here(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -299,10 +293,9 @@ def test_help_teaches_every_option() -> None:
 
 
 def test_json_holds_only_what_json_can(pictures: Path, tmp_path: Path) -> None:
-    done = run_train(*SMALL, "--data-dir", pictures, "--output", tmp_path, "--epochs", 5)
-    assert done.returncode == 0, done.stderr
+    train_here(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--epochs", 10)
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
+    json.loads((tmp_path / "out" / "metrics.json").read_text(), parse_constant=refuse)

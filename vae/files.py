@@ -66,9 +66,10 @@ def read_bytes(path: Path, kind: str) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file of a model's folder. Raises ValueError if it is missing, too large or no JSON."""
+    content = read_bytes(path, path.name)
     try:
-        return json.loads(read_bytes(path, path.name).decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not only JSONDecodeError: a number may have too many digits
         raise ValueError(f"{path} is not JSON, {AGAIN} ({error})") from error
 
 
@@ -168,15 +169,6 @@ def read_metadata(path: Path) -> dict[str, str]:
     return _parse_header(read_bytes(path, path.name))[0]
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read folder/metrics.json, what training wrote of the model; empty if there is none or it can't be read."""
-    try:
-        metrics = read_json(folder / METRICS)
-    except ValueError:
-        return {}
-    return metrics if isinstance(metrics, dict) else {}
-
-
 def fingerprint(folder: Path) -> str:
     """Return the SHA-256 of the weights in folder, of the numbers alone and not of the file's metadata."""
     content = read_bytes(folder / WEIGHTS, WEIGHTS)
@@ -210,6 +202,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) ->
     copies = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     content = save(copies, metadata={"format": "pt"} | {key: json.dumps(value) for key, value in metadata.items()})
     write(path, lambda part: part.write_bytes(content))
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again, such as decoded pictures; it need not exist yet."""
+    local = os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or local or "~/.cache"), "unvaelievable")
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-MAX_PIXELS = 50_000_000  # a few hundred kilobytes of PNG can unfold to gigabytes: larger pictures are not decoded
+from vae.decode import Picture, Values, flatten, read_picture
+
+OVERSAMPLING = 4  # a picture is decoded at least so many times as large as the model sees it, and then resized well
 
 
 def to_unit(pixels: Tensor) -> Tensor:
@@ -26,61 +28,39 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.detach().float().mul(255).round().clamp(0, 255).to(torch.uint8)
 
 
-def open_picture(source: str | Path | Image.Image) -> Image.Image:
+def open_picture(source: str | Path | Image.Image, values: Values = "auto") -> Image.Image:
     """Read a picture of any kind into upright 8-bit L or RGB, the first frame of an animation.
 
-    16-bit and floating-point greys are scaled to 8 bits, transparency becomes white.
-    Raises ValueError in one sentence if the file is no picture, is broken, or has more than MAX_PIXELS pixels.
+    Transparency becomes white, and more than 8 bits become 8 as values says, see `vae.decode.read_picture`; that also says
+    when something was done to them. Raises ValueError in one sentence if the file is no picture, is broken or too large.
     """
+    return read(source, values=values).image
+
+
+def read(source: str | Path | Image.Image, side: int | None = None, values: Values = "auto") -> Picture:
+    """Read a picture of any kind, as `vae.decode.read_picture` does the bytes of a file: arguments and errors are its."""
     if isinstance(source, Image.Image):
-        return _flatten(source)
+        return flatten(source, side, values)
     try:
-        with Image.open(source) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            return _flatten(picture)
+        data = Path(source).read_bytes()
     except FileNotFoundError:
         raise ValueError(f"there is no file {source}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        most = f"{MAX_PIXELS // 1_000_000} million pixels"
-        raise ValueError(f"{Path(source).name} has more than {most}: make it smaller first") from None
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"{Path(source).name} is not a picture in a known format: use PNG, JPEG or WebP") from None
-    except Exception as error:  # on broken files Pillow's decoders raise whatever comes to hand
-        raise ValueError(f"{Path(source).name} could not be read, the file seems to be broken ({error})") from error
+    except OSError as error:
+        raise ValueError(f"{Path(source).name} could not be read ({error.strerror})") from None
+    return read_picture(data, Path(source).name, side, values)
 
 
-def _flatten(picture: Image.Image) -> Image.Image:
-    picture.load()
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        values = np.array(picture, dtype=np.float32)
-        np.nan_to_num(values, copy=False)
-        # The file doesn't say what is white: take the smallest usual white that nothing exceeds.
-        whites = (65535.0,) if picture.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
-        white = next((white for white in whites if values.max() <= white), values.max())
-        values *= 255 / white
-        return Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
-    if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
-
-
-def to_tensor(source: str | Path | Image.Image, image_size: int, channels: int) -> Tensor:
+def to_tensor(source: str | Path | Image.Image, image_size: int, channels: int, values: Values = "auto") -> Tensor:
     """Read a picture as a model sees it, (C, image_size, image_size) in [0, 1]: the largest centred square, resized.
 
     Raises ValueError as `open_picture` does.
     """
-    return to_unit(to_pixels(source, image_size, channels))
+    return to_unit(to_pixels(source, image_size, channels, values))
 
 
-def to_pixels(source: str | Path | Image.Image, image_size: int, channels: int) -> Tensor:
+def to_pixels(source: str | Path | Image.Image, image_size: int, channels: int, values: Values = "auto") -> Tensor:
     """Do as `to_tensor`, but give uint8 pixels, (C, image_size, image_size)."""
-    picture = open_picture(source).convert("L" if channels == 1 else "RGB")
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side))
+    picture = read(source, OVERSAMPLING * image_size, values).image.convert("L" if channels == 1 else "RGB")
     picture = picture.resize((image_size, image_size), Image.Resampling.HAMMING)  # anti-aliased, without halos
     return torch.from_numpy(np.array(picture)).view(image_size, image_size, channels).permute(2, 0, 1).contiguous()
 

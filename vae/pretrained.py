@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from vae.attributes import AttributePrior, Directions, load_directions, save_directions
+from vae.attributes import AttributeModel, AttributePrior, load_directions, save_directions
 from vae.card import model_card
 from vae.config import VAEConfig
+from vae.figures import Figures
 from vae.files import (
     CARD,
     CONFIG,
@@ -26,7 +27,6 @@ from vae.files import (
     GENERATED,
     LATENTS,
     MAX_PARAMETERS,
-    METRICS,
     PRIOR,
     SAMPLES,
     WEIGHTS,
@@ -35,7 +35,6 @@ from vae.files import (
     parse_metadata,
     read_config,
     read_metadata,
-    read_metrics,
     read_tensors,
     write,
     write_json,
@@ -64,7 +63,7 @@ class Pretrained(nn.Module):
 
     config: VAEConfig
     prior: Prior
-    directions: Directions | None = None
+    directions: AttributeModel | None = None
     origin: Path | None = None
 
     def __init__(self, config: VAEConfig) -> None:
@@ -114,7 +113,7 @@ class Pretrained(nn.Module):
                 raise ValueError(f"{path} has {fitted.latent_dim} dimensions, the model's latent vectors {latent_dim}")
             if read_metadata(path).get("weights", json.dumps(weights)) != json.dumps(weights):
                 warnings.warn(f"{path} was fitted to other weights than those beside it and is not used", stacklevel=2)
-            elif isinstance(fitted, Directions):
+            elif isinstance(fitted, AttributeModel):
                 model.directions = fitted
                 model.prior = AttributePrior(fitted) if fitted.draws else model.prior
             else:
@@ -138,6 +137,8 @@ class Pretrained(nn.Module):
         weights = fingerprint(folder)
         directions, prior = self.directions, self.prior
         if isinstance(prior, AttributePrior):  # which is what its directions say
+            if prior.where:
+                raise ValueError(f"a prior of pictures with {prior.where} can't be saved: set model.prior to another")
             directions = dataclasses.replace(prior.directions, draws=True)
         elif directions is not None:
             directions = dataclasses.replace(directions, draws=False)
@@ -169,16 +170,18 @@ class Pretrained(nn.Module):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             self.save_pretrained(folder)
+            figures = Figures()
             if self.origin and (self.origin / WEIGHTS).is_file() and fingerprint(self.origin) == fingerprint(folder):
-                for name in (METRICS, SAMPLES, CURVES, GENERATED):
+                figures = Figures.read(self.origin)
+                if figures != Figures():
+                    figures.write(folder)
+                for name in (SAMPLES, CURVES, GENERATED):
                     if (self.origin / name).is_file():
                         shutil.copyfile(self.origin / name, folder / name)
             if not (folder / SAMPLES).exists():
                 write(folder / SAMPLES, _draw_sheet(type(self).from_pretrained(folder)).save)
             files = {name: (folder / name).read_bytes() for name in PUSHED if (folder / name).is_file()}
-            if METRICS in files and not read_metrics(folder):
-                raise ValueError(f"{self.origin}/{METRICS} can't be read: remove it, or train the model again")
-            files[CARD] = model_card(repo_id, self.config, read_metrics(folder), files).encode()
+            files[CARD] = model_card(repo_id, self.config, figures, files).encode()
         return push_files(
             files,
             repo_id,

@@ -10,6 +10,7 @@ on some of them, drawn by chance: the sum estimates the bound of 5,000 samples o
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import sys
@@ -22,8 +23,7 @@ from accelerate import PartialState
 
 from vae import VAE, StandardNormal
 from vae.data import binarize, load_dataset
-from vae.files import read_metrics, write_json
-from vae.hub import METRICS
+from vae.figures import Figures
 from vae.images import to_unit
 from vae.loss import importance_weighted_bound
 
@@ -49,13 +49,12 @@ def main(
         write: Put the figures into the folder's metrics.json, too.
     """
     loaded, device = VAE.from_pretrained(model).to(memory_format=torch.channels_last), PartialState().device
-    metrics = read_metrics(model)
-    training = metrics.get("training", {})
-    if not training.get("binarize"):
+    known = Figures.read(model)
+    if not (known.dataset and known.training and known.training.binarize):
         raise ValueError(f"{model} was not trained by train.py --binarize dynamic")
-    prior = copy.deepcopy(loaded.prior) if training["prior"] == "flow" else StandardNormal()
-    loaded, prior, seed = loaded.to(device), prior.to(device), training["seed"]
-    x = to_unit(binarize(load_dataset(metrics["dataset"], data_dir, "test").images, seed)).to(device)
+    prior = copy.deepcopy(loaded.prior) if known.training.prior == "flow" else StandardNormal()
+    loaded, prior, seed = loaded.to(device), prior.to(device), known.training.seed
+    x = to_unit(binarize(load_dataset(known.dataset.name, data_dir, "test").images, seed)).to(device)
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:subset]
     began = time.monotonic()
 
@@ -68,7 +67,7 @@ def main(
     gains = bound(x[chosen], many, seed=1) - all_few[chosen]
     # The two parts share pictures, so their errors are added as if they always went the same way.
     errors = [part.std().item() / math.sqrt(len(part)) for part in (all_few, gains)]
-    figures = {
+    figures: dict[str, float] = {
         "pictures": len(x),
         "few": few,
         "bound_of_few": all_few.mean().item(),
@@ -82,7 +81,7 @@ def main(
     }
     print(json.dumps(figures, indent=2))
     if write:
-        write_json(model / METRICS, metrics | {"published_likelihood": figures})
+        dataclasses.replace(known, published_likelihood=figures).write(model)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,10 @@ from torch import Tensor
 
 from vae import VAE, GaussianMixture, VAEConfig, generate, reconstruct
 from vae.data import load_dataset
-from vae.evaluate.features import extract_features, load_features
+from vae.evaluate.features import extract_features, load_classifier
 from vae.evaluate.fit import default_num_held_out
 from vae.evaluate.metrics import frechet_distance
+from vae.figures import Figures
 from vae.generate import encode
 from vae.images import enlarge, grid, to_unit
 from vae.model import Decoder, Encoder
@@ -143,12 +144,13 @@ def train_ours(
         options += ["--evaluations", 1]
         subprocess.run([sys.executable, ROOT / "train.py", *map(str, options)], check=True)
         model = VAE.from_pretrained(folder).to(memory_format=torch.channels_last)
-        training = json.loads((Path(folder) / "metrics.json").read_text())["training"]
+        training = Figures.read(Path(folder)).training
+        assert training is not None
     z, others = (encode(model, part).sample(torch.Generator().manual_seed(0)) for part in (images[:FITTED], held_out))
     model.prior = GaussianMixture.fit(z, components).calibrate(others)
     return Contestant(
-        model.config.num_parameters,
-        training["epochs"] * training["pictures"] / training["seconds"],
+        training.parameters,
+        training.epochs * training.pictures / training.seconds,
         lambda x: reconstruct(model, x),
         lambda n: generate(model, range(n)),
     )
@@ -173,7 +175,7 @@ def main(
     """
     images, test = (load_dataset(dataset, data_dir, split).images for split in ("train", "test"))
     images, held_out = images.tensor_split([-default_num_held_out(len(images))])
-    network = load_features(dataset)
+    network = load_classifier(dataset)
     real = extract_features(network, test)
     ours = VAEConfig(latent_dim=LATENT_DIM)
     shape = {"input_dim": (1, 28, 28)}

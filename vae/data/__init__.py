@@ -1,4 +1,6 @@
-"""Training pictures: what there is (specs), where it comes from (sources, avatars, examples), and how it is served (batches)."""
+"""Training pictures: what there is (specs), where it comes from (sources, folder, avatars, examples), how it is decoded
+once (cache) and served (batches).
+"""
 
 from vae.data.batches import augment, batches, binarize
 from vae.data.examples import load_examples

@@ -29,8 +29,8 @@ def batches(
             yield to_unit(images[batch[rank * share : (rank + 1) * share]])
 
 
-def augment(x: Tensor, shift: int = 0, flip: bool = False) -> Tensor:
-    """Move each of the pictures x, (B, C, H, W), by up to `shift` pixels, and mirror half of them: same shape.
+def augment(x: Tensor, shift: int = 0) -> Tensor:
+    """Move each of the pictures x, (B, C, H, W), by up to `shift` pixels: same shape.
 
     What comes in at an edge is the edge's own colour. The random numbers are those of the pictures' device.
     """
@@ -39,9 +39,6 @@ def augment(x: Tensor, shift: int = 0, flip: bool = False) -> Tensor:
         down, right = torch.randint(2 * shift + 1, (2, count), device=x.device)
         windows = F.pad(x, [shift] * 4, mode="replicate").unfold(2, height, 1).unfold(3, width, 1)
         x = windows[torch.arange(count, device=x.device), :, down, right]
-    if flip:
-        mirrored = torch.rand(count, 1, 1, 1, device=x.device) < 0.5
-        x = torch.where(mirrored, x.flip(3), x)
     return x
 
 

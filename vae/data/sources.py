@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
-import zipfile
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from vae.data.avatars import load_avatars
+from vae.data.cache import Entry, PictureCache
+from vae.data.folder import Side, choose_test, count, describe_left_out, find_files, look_at, printable, read_layout
 from vae.data.specs import DATASETS, Pictures
-from vae.images import to_pixels
+from vae.decode import Values
 
-MIN_PICTURES = 10  # in a folder, of which a tenth is test and as much is held out from training
+MIN_PICTURES = 10  # in a folder
 AVATAR_SEEDS = {"train": range(60_000), "test": range(100_000, 110_000)}
 CELEBA_PARTITIONS = {"train": "0", "test": "2"}  # 1 is for validation, for which train.py holds out pictures itself
-MAX_VALUES, MAX_NAME = 1000, 100  # folders that are taken for labels, and letters in the name of one
+NO_SIDE = "is in none of the folders for training and testing"
+_last_said = ""  # of a folder, on stderr
 
 
 def load_dataset(
     name: str,
     data_dir: str | Path,
-    split: Literal["train", "test"],
+    split: Side,
     *,
     image_size: int | None = None,
     channels: int | None = None,
+    pixel_range: Values = "auto",
 ) -> Pictures:
     """Load a split of the dataset called `name` in DATASETS from the files in data_dir.
 
     mnist, fashion-mnist: torchvision's files, downloaded if they are missing and there is a network.
     avatars: drawn, if they are not there yet; the pictures of a seed are always the same.
     celeba: its files as they come; the aligned pictures, with their 40 attributes.
-    folder: every picture under data_dir; a tenth, chosen by a fixed seed, is test. Where all lie in folders within
-        data_dir, at most 1,000, the name of that folder is the picture's attribute "folder".
+    folder: every picture under data_dir, whatever its name. Where it has folders train and val (or test), those are the
+        splits; else about a tenth is test, by the hash of each file (`vae.data.folder.choose_test`). Where pictures lie in
+        several folders, at most 1,000, the name of its folder is each picture's attribute "folder". What was understood
+        and which files are left out is said on stderr. Pictures are mapped from the cache (`vae.data.cache`).
     image_size, channels: of celeba and folder, whose pictures are cut to squares; the others have their own.
+    pixel_range: of celeba and folder: how pictures of more than 8 bits become 8 bits, see `vae.decode.read_picture`.
     Raises ValueError in one sentence that says what is missing and what to do.
     """
     if name not in DATASETS:
@@ -53,6 +54,7 @@ def load_dataset(
             split,
             spec.image_size if image_size is None else image_size,
             spec.channels if channels is None else channels,
+            pixel_range,
         )
     if image_size not in (None, spec.image_size) or channels not in (None, spec.channels):
         raise ValueError(
@@ -82,40 +84,60 @@ def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
             raise ValueError(f"the files of {name} are broken: delete them and {put_them}") from error
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{name} is not in {data_dir} and could not be downloaded ({reason}): {put_them}") from error
-    count = 60_000 if train else 10_000
-    if dataset.data.shape != (count, 28, 28) or len(dataset.targets) != count:
+    number = 60_000 if train else 10_000
+    if dataset.data.shape != (number, 28, 28) or len(dataset.targets) != number:
         raise ValueError(
-            f"{raw} holds {len(dataset.data)} pictures instead of {count}: delete its files and {put_them}"
+            f"{raw} holds {len(dataset.data)} pictures instead of {number}: delete its files and {put_them}"
         )
     return Pictures(dataset.data.unsqueeze(1), dataset.targets[:, None], DATASETS[name].attributes)
 
 
-def _load_folder(folder: Path, split: str, image_size: int, channels: int) -> Pictures:
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: name one that holds pictures with --data-dir")
-    suffixes = Image.registered_extensions()
-    paths = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    images, kept = _decode(paths, folder, image_size, channels, report=split == "train")
-    within = [path.relative_to(folder).parts for path, is_kept in zip(paths, kept, strict=True) if is_kept]
-    names = sorted({parts[0] for parts in within})
-    attributes = {}
-    labels = torch.empty(len(within), 0, dtype=torch.int64)
-    if 1 < len(names) <= MAX_VALUES and all(len(parts) > 1 and len(parts[0]) <= MAX_NAME for parts in within):
-        attributes = {"folder": ["".join(c if c.isprintable() else " " for c in name) for name in names]}
-        labels = torch.tensor([[names.index(parts[0])] for parts in within])
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    test = len(images) // 10
-    chosen = order[:test] if split == "test" else order[test:]
-    return Pictures(images[chosen], labels[chosen], attributes)
+def _load_folder(folder: Path, split: Side, image_size: int, channels: int, pixel_range: Values) -> Pictures:
+    files, left_out = find_files(folder)
+    total = len(files) + len(left_out)
+    cache = PictureCache(folder, image_size, channels, pixel_range)
+    entries = cache.read(files)
+    left_out += [(entry.path, entry.text or "") for entry in entries if entry.row < 0]
+    # In the order of their hashes, which mixes the folders: whoever holds out the last ones has some of each.
+    pictures = sorted((entry for entry in entries if entry.row >= 0), key=lambda entry: (entry.sha256, entry.path))
+    layout = read_layout([entry.path for entry in pictures])
+    sides, how = _assign_sides(pictures, layout.sides, cache.sides)
+    left_out += [(entry.path, NO_SIDE) for entry, side in zip(pictures, sides, strict=True) if side is None]
+    counts = Counter(sides)
+    said = f"{count(counts['train'], 'picture')} to train on and {counts['test']:,} to test{how}; {layout.said}"
+    _report(split, f"{printable(folder)}: {said}", pictures, describe_left_out(left_out, total))
+    _check_enough(folder, counts["train"] + counts["test"])
+    if not counts["train"]:
+        raise ValueError(f"all pictures in {printable(folder)} are the same: two different ones are needed at least")
+    order = sorted(range(len(pictures)), key=lambda index: ("test", "train", None).index(sides[index]))
+    images = torch.from_numpy(cache.arrange([pictures[index] for index in order]))
+    start = 0 if split == "test" else counts["test"]
+    chosen = slice(start, start + counts[split])
+    if layout.classes is None:
+        return Pictures(images[chosen], torch.empty(counts[split], 0, dtype=torch.int64), {})
+    labels = torch.tensor([[layout.classes[index]] for index in order[chosen]])
+    return Pictures(images[chosen], labels, {"folder": layout.names})
 
 
-def _load_celeba(data_dir: Path, split: str, image_size: int, channels: int) -> Pictures:
+def _assign_sides(
+    pictures: Sequence[Entry], by_folder: Sequence[Side | None] | None, known: dict[str, str]
+) -> tuple[Sequence[Side | None], str]:
+    """Return the side of each picture, and in words how it was found: by the folders if they say it, else by hashes."""
+    if by_folder is None:
+        test = choose_test([entry.sha256 for entry in pictures], known)
+        return ["test" if entry.sha256 in test else "train" for entry in pictures], ""
+    test = {entry.sha256 for entry, side in zip(pictures, by_folder, strict=True) if side == "test"}
+    # No test picture is trained on, so neither is a copy of one.
+    sides = ["test" if side and entry.sha256 in test else side for entry, side in zip(pictures, by_folder, strict=True)]
+    copies = sum(old != new for old, new in zip(by_folder, sides, strict=True))
+    how = ", as the folders say"
+    return (
+        sides,
+        f"{how} but for {count(copies, 'copy', 'copies')} of test pictures among the others" if copies else how,
+    )
+
+
+def _load_celeba(data_dir: Path, split: Side, image_size: int, channels: int, pixel_range: Values) -> Pictures:
     """Read CelebA's files, as torchvision lays them out; whose licence must be accepted is not downloaded."""
     folder = data_dir / "celeba"
     tables = [folder / "list_eval_partition.txt", folder / "list_attr_celeba.txt"]
@@ -136,60 +158,37 @@ def _load_celeba(data_dir: Path, split: str, image_size: int, channels: int) -> 
             raise ValueError(f"{len(rows)} of {len(wanted)} pictures have attributes")
     except (OSError, ValueError, IndexError) as error:
         raise ValueError(f"{tables[1]} or {tables[0].name} is broken, fetch it again ({error})") from error
-    paths = [pictures / file for file in rows]
-    images, kept = _decode(paths, pictures, image_size, channels, report=True)
+    files, left_out = look_at(pictures, rows)
+    cache = PictureCache(pictures, image_size, channels, pixel_range, f"{split}-")
+    entries = cache.read(files)
+    left_out += [(entry.path, entry.text or "") for entry in entries if entry.row < 0]
+    good = [entry for entry in entries if entry.row >= 0]
+    _report("celeba", "", good, describe_left_out(left_out, len(rows)))
+    _check_enough(pictures, len(good))
+    positions = {name: position for position, name in enumerate(rows)}
     attributes = {name.replace("_", " ").lower(): ("no", "yes") for name in names}
-    return Pictures(images, labels[torch.from_numpy(kept)], attributes)
+    images = torch.from_numpy(cache.arrange(good))
+    return Pictures(images, labels[[positions[entry.path] for entry in good]], attributes)
 
 
-def _decode(
-    paths: list[Path], folder: Path, image_size: int, channels: int, *, report: bool
-) -> tuple[Tensor, np.ndarray]:
-    """Decode pictures under folder once, and keep the result in folder/.vae-cache.
-
-    Returns those that could be read, (N, C, H, W) uint8, and for each of the paths whether it could. Raises ValueError
-    if they are fewer than MIN_PICTURES; `report` says, on stderr, which could not be read.
-    """
-    from tqdm import tqdm
-
-    state = [
-        (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else str(path)
-        for path in paths
-    ]
-    fingerprint = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
-    cache = folder / ".vae-cache" / f"{channels}x{image_size}x{image_size}-{fingerprint}.npz"
-    try:
-        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            images, kept, broken = stored["images"], stored["kept"], stored["broken"].tolist()
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or not whole: decode
-        with ThreadPoolExecutor() as pool:
-            read = partial(_read_or_reason, image_size=image_size, channels=channels)
-            results = list(tqdm(pool.map(read, paths), total=len(paths), desc="reading pictures", disable=None))
-        kept = np.array([not isinstance(result, str) for result in results], bool)
-        good = [result for result in results if not isinstance(result, str)]
-        broken = [result for result in results if isinstance(result, str)]
-        images = np.stack(good) if good else np.empty((0, channels, image_size, image_size), np.uint8)
-        _store(cache, images=images, kept=kept, broken=np.array(broken, dtype=np.str_))
-    if broken and report:
-        named = "; ".join(broken[:5]) + (f"; and {len(broken) - 5} more" if len(broken) > 5 else "")
-        print(f"{len(broken)} of {len(paths)} files are left out: {named}", file=sys.stderr)
-    if len(images) < MIN_PICTURES:
-        raise ValueError(f"{folder} holds {len(images)} readable pictures: at least {MIN_PICTURES} are needed")
-    return torch.from_numpy(images), kept
+def _report(split: str, said: str, pictures: Sequence[Entry], left_out: str) -> None:
+    """Say on stderr what was understood of a folder and what is left out; for test, not what was just said for train."""
+    global _last_said
+    scaled = Counter(entry.text for entry in pictures if entry.text)
+    if scaled:
+        ((note, _),) = scaled.most_common(1)
+        said += (
+            f"\n{count(scaled.total(), 'picture')} of more than 8 bits: each is scaled by the range it uses, mostly: {note}"
+            " (--pixel-range full takes the whole range of the type)"
+        )
+    text = "\n".join(filter(None, (said, left_out)))
+    if text and not (split == "test" and text == _last_said):
+        print(text, file=sys.stderr)
+    _last_said = text
 
 
-def _read_or_reason(path: Path, image_size: int, channels: int) -> np.ndarray | str:
-    try:
-        return to_pixels(path, image_size, channels).numpy()
-    except ValueError as error:
-        return str(error)
-
-
-def _store(cache: Path, **arrays: np.ndarray) -> None:
-    try:
-        cache.parent.mkdir(exist_ok=True)
-        part = cache.with_suffix(".part.npz")
-        np.savez(part, allow_pickle=False, **arrays)
-        part.replace(cache)  # whole or not at all
-    except OSError as error:
-        print(f"the decoded pictures could not be kept for the next time: {error}", file=sys.stderr)
+def _check_enough(folder: Path, number: int) -> None:
+    if number < MIN_PICTURES:
+        raise ValueError(
+            f"{printable(folder)} holds {count(number, 'readable picture')}: at least {MIN_PICTURES} are needed"
+        )

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vae.demo import MAX_SEED, Models, end_point, example_gallery, in_one_sentence, number, output, upload
+from vae.demo.models import Models
+from vae.demo.page import MAX_SEED, end_point, example_gallery, in_one_sentence, number, output, upload
 from vae.generate import decode
 from vae.images import to_pil
 from vae.latent import principal_axes
@@ -158,8 +159,8 @@ def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
             moved = [slider.input for slider in laid_out]
             gr.on(moved, in_one_sentence(show), laid_out, here, queue=False, trigger_mode="always_last", **quietly)
 
-        def handle(name: str, picture: str | None, seed: int, positions: dict[str, float] | None) -> Image.Image:
-            return explore(models[name], picture, seed, positions or {})
+        def handle(model: str, picture: str | None, seed: int, positions: dict[str, float] | None) -> Image.Image:
+            return explore(models[model], picture, seed, positions or {})
 
         with turning:
             gr.render(beginning)(in_one_sentence(lay_out_sliders))

@@ -7,7 +7,8 @@ import random
 import gradio as gr
 from PIL import Image
 
-from vae.demo import MAX_SEED, Models, in_one_sentence, number, whole_number
+from vae.demo.models import Models
+from vae.demo.page import MAX_SEED, in_one_sentence, number, whole_number
 from vae.generate import generate
 from vae.images import to_pil
 from vae.model import VAE

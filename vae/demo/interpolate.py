@@ -8,7 +8,8 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from vae.demo import MAX_SEED, Models, end_point, example_gallery, in_one_sentence, number, output, upload, whole_number
+from vae.demo.models import Models
+from vae.demo.page import MAX_SEED, end_point, example_gallery, in_one_sentence, number, output, upload, whole_number
 from vae.generate import decode
 from vae.images import grid, to_pil
 from vae.latent import Path, interpolate

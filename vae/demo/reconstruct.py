@@ -7,9 +7,11 @@ from typing import Literal
 import gradio as gr
 from PIL import Image
 
-from vae.demo import Models, example_gallery, in_one_sentence, output, upload
+from vae.demo.models import Models
+from vae.demo.page import example_gallery, in_one_sentence, output, upload
+from vae.demo.uploads import read_upload
 from vae.generate import reconstruct
-from vae.images import psnr, to_pil, to_tensor
+from vae.images import psnr, to_pil
 from vae.model import VAE
 
 Invert = Literal["auto", "no", "yes"]
@@ -24,13 +26,14 @@ def give_back(model: VAE, picture: str | None, invert: Invert) -> tuple[Image.Im
     if picture is None:
         return None, None, ""
     config = model.config
-    x = to_tensor(picture, config.image_size, config.channels)
+    x, note = read_upload(picture, config.image_size, config.channels)
     border = (x.sum() - x[:, 1:-1, 1:-1].sum()) / (config.channels * 4 * (config.image_size - 1))
     if invert == "yes" or (invert == "auto" and config.channels == 1 and border > 0.5):
         x = 1 - x
     back = reconstruct(model, x[None])[0]
     decibel = psnr((back - x).square().mean().item())
-    return to_pil(x), to_pil(back), f"**{decibel:.1f} dB** PSNR, through {config.latent_dim} numbers"
+    nearness = f"**{decibel:.1f} dB** PSNR, through {config.latent_dim} numbers"
+    return to_pil(x), to_pil(back), f"{nearness}; {note}" if note else nearness
 
 
 def reconstruct_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:

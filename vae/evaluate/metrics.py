@@ -1,4 +1,4 @@
-"""Figures of merit: features and pictures in, numbers out."""
+"""Metrics: features, latent vectors and pictures in, numbers out."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from vae.config import Likelihood
 from vae.model import DiagonalGaussian
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse & Salakhutdinov 2016, section 5.2
-PCA_NUMBERS = 100_000_000  # pixels that PCA is fitted to at the most: 400 MB
+PCA_NUMBERS = 100_000_000  # pixel values that PCA is fitted to at most: 400 MB
 
 
 def bits_per_dimension(elbo: float, dimensions: int, likelihood: Likelihood) -> float | None:
     """Convert an ELBO in nats to the bits that one 8-bit pixel value takes under the model.
 
-    A density over [0, 1] becomes a probability by the width 1/255 of a pixel value, which is exact as far as the scale of
-    the likelihood is much wider than that. None for `bernoulli`, which is no density of grey pictures, and for `mse`,
-    whose σ of 1 is none of theirs.
+    A density over [0, 1] times the width 1/255 of a pixel value is a probability, to good accuracy where the scale of the
+    likelihood is much wider than that. None for `bernoulli`, which is no density, and for `mse`, whose σ is not fitted.
     """
     if likelihood not in ("gaussian", "spectral"):
         return None
     return -elbo / (dimensions * math.log(2)) + math.log2(255)
 
 
-# --- how alike two sets of pictures are, by their features -----------------------------------------------------------
+# --- distances between two sets of pictures, by their features -----------------------------------------------------------
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -37,7 +36,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         |μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½)                                     Heusel et al. 2017, equation 6
 
     ("GANs Trained by a Two Time-Scale Update Rule", NIPS 2017, https://arxiv.org/abs/1706.08500.) With fewer pictures
-    it comes out larger, so compare only equal numbers. Raises ValueError on other shapes, fewer than two rows or features
+    it is larger, so compare only sets of equal size. Raises ValueError on other shapes, fewer than two rows or features
     that are not finite.
     """
     _check_features(a, b, more_than=1)
@@ -54,14 +53,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 class PrecisionRecall(NamedTuple):
-    """The part of generated pictures that lie among real ones, and of real ones that lie among generated ones."""
+    """The fraction of generated pictures that lie among real ones, and of real pictures that lie among generated ones."""
 
     precision: float
     recall: float
 
 
 def precision_recall(real: Tensor, generated: Tensor, k: int = 3, chunk: int = 1000) -> PrecisionRecall:
-    """Compute improved precision and recall of features, (N, F) and (M, F): are they real, and are all kinds there?
+    """Compute improved precision and recall, from 0 to 1, of features, (N, F) and (M, F).
 
     A picture lies among others if it is no further from one of them than that one's k-th nearest neighbour among them
     (Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", NeurIPS 2019,
@@ -111,13 +110,13 @@ class LatentUse(NamedTuple):
 
 
 def latent_use(mean: Tensor, logvar: Tensor, z: Tensor, chunk: int = 1000) -> LatentUse:
-    """Split the KL into what z tells of x and how far the aggregate posterior is from the prior (Hoffman & Johnson).
+    """Split the mean KL divergence into the mutual information of x and z and that of the aggregate posterior to N(0, I).
 
     mean, logvar: of the posterior of N pictures, (N, D); z: one sample of each, (N, D). The aggregate posterior q(z) is
-    taken to be the mixture of these N posteriors. Then, but for the noise of the samples,
-        mutual_information: is exact for a draw among these N pictures, so at most log N, and a lower bound where they
-            stand for more (Poole et al., "On Variational Bounds of Mutual Information", ICML 2019)
-        marginal_kl: is KL(q(z) || N(0, I)), exact and an upper bound by the same token
+    taken to be the mixture of these N posteriors. Up to the noise of the samples,
+        mutual_information: is exact for a draw among these N pictures, so at most log N, and a lower bound for the
+            distribution that they are from (Poole et al., "On Variational Bounds of Mutual Information", ICML 2019)
+        marginal_kl: is KL(q(z) || N(0, I)), in the same way exact for these and an upper bound for their distribution
     Hoffman & Johnson, "ELBO surgery", NIPS 2016 workshop. Computed in float64 on the CPU, `chunk` rows at once.
     """
     mean, logvar, z = (tensor.detach().cpu().double() for tensor in (mean, logvar, z))
@@ -134,17 +133,17 @@ def latent_use(mean: Tensor, logvar: Tensor, z: Tensor, chunk: int = 1000) -> La
 
 
 def pca_mse(train: Tensor, test: Tensor, components: int) -> float:
-    """Compute the mean squared error of test pictures given back by PCA fitted to train, both (N, C, H, W) uint8.
+    """Compute the mean squared error of PCA, fitted to train, on test pictures, both (N, C, H, W) uint8; pixels in [0, 1].
 
-    The linear autoencoder of the same size: what a VAE's error should be compared with. In units of [0, 1] squared.
+    PCA is the best linear autoencoder of the same size: a VAE should do better.
     """
-    from sklearn.decomposition import PCA  # here: the page uses this module and has no need of scikit-learn
+    from sklearn.decomposition import PCA  # of the extra `train`
 
     step = math.ceil(train.numel() / PCA_NUMBERS)
     fitted = train[::step].cpu().flatten(1).numpy().astype(np.float32) / 255
     pca = PCA(min(components, *fitted.shape), random_state=0).fit(fitted)
     squared_error = 0.0
     for part in test.cpu().flatten(1).split(1000):
-        asked = part.numpy().astype(np.float32) / 255
-        squared_error += np.square(asked - pca.inverse_transform(pca.transform(asked))).sum(dtype=np.float64)
+        x = part.numpy().astype(np.float32) / 255
+        squared_error += np.square(x - pca.inverse_transform(pca.transform(x))).sum(dtype=np.float64)
     return float(squared_error / test.numel())

@@ -1,4 +1,4 @@
-"""Muon, the optimizer of the convolutions: it moves all directions of a weight matrix by the same amount.
+"""What moves the weights: Muon and AdamW in one optimizer, the learning rate's schedule, the average of the weights.
 
 A gradient, as a matrix, has a few large singular values and many small ones, and so has what Adam makes of it: most of
 a step goes into a few directions. Muon replaces the momentum by the nearest matrix with orthogonal rows or columns, in
@@ -12,10 +12,18 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+from torch.optim.swa_utils import AveragedModel
+
+from vae.model import VAE, ResidualBlock
+from vae.prior import Prior
+
+# --- Muon for convolutions, AdamW for all else -----------------------------------------------------------------------
 
 # Newton-Schulz: a polynomial aX + b(XXᵀ)X + c(XXᵀ)²X which, applied five times, moves singular values from (0, 1] to
 # between about 0.7 and 1.2: nearer to 1 would take more rounds, and gain nothing (Jordan et al. 2024).
@@ -25,32 +33,40 @@ MOMENTUM = 0.95
 # Root mean square of an update at learning rate 1, which is about that of AdamW's, so that both can share one learning
 # rate (Liu et al., "Muon is Scalable for LLM Training", 2025, https://arxiv.org/abs/2502.16982, section 2.2).
 UPDATE_RMS = 0.2
+BETAS = 0.9, 0.99  # of AdamW
+EPS = 1e-8
+WEIGHT_DECAY = 0.01
 
 
-class Muon(torch.optim.AdamW):
-    """AdamW, but for the groups of parameters that are given as {"params": [...], "orthogonal": True}.
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for groups of parameters given as {"params": [...], "muon": True}, AdamW for all others.
 
-    Each of those, of two dimensions or more, is taken for the matrix `weight.flatten(1)`.
+    One optimizer, so that they share a learning rate and fp16's scaler of gradients. A parameter of Muon's has two
+    dimensions or more, and is taken for the matrix `weight.flatten(1)`.
     """
+
+    def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = WEIGHT_DECAY) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "muon": False})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Move all parameters along their gradients. This uses up the gradients of the orthogonal groups.
+        """Move all parameters that have a gradient along it.
 
         closure: computes the loss and the gradients anew, if given, as for every optimizer of torch; the loss is returned.
         """
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            if group.get("orthogonal"):
-                self._step_orthogonal(group)
-        super().step()  # which passes over what has no gradient
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if group["muon"]:
+                self._step_muon(weights, group["lr"], group["weight_decay"])
+            else:
+                self._step_adamw(weights, group["lr"], group["weight_decay"])
         return loss
 
-    def _step_orthogonal(self, group: dict[str, Any]) -> None:
+    def _step_muon(self, all_weights: list[Any], lr: float, weight_decay: float) -> None:
         same_shape: defaultdict[torch.Size, list[Any]] = defaultdict(list)
-        for weight in group["params"]:
-            if weight.grad is not None:
-                same_shape[weight.shape].append(weight)
+        for weight in all_weights:
+            same_shape[weight.shape].append(weight)
         for weights in same_shape.values():  # all of a shape at once, which is quicker
             looks_ahead = []
             for weight in weights:
@@ -61,15 +77,39 @@ class Muon(torch.optim.AdamW):
                 momentum.lerp_(weight.grad, 1 - MOMENTUM)
                 looks_ahead.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))  # Nesterov's
             updates = orthogonalize(torch.stack(looks_ahead))
-            step_size = group["lr"] * UPDATE_RMS * math.sqrt(max(updates.shape[1:]))
+            step_size = lr * UPDATE_RMS * math.sqrt(max(updates.shape[1:]))
             for weight, update in zip(weights, updates, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.mul_(1 - lr * weight_decay)
                 weight.sub_(update.view(weight.shape), alpha=step_size)
-                weight.grad = None
+
+    def _step_adamw(self, weights: list[Any], lr: float, weight_decay: float) -> None:
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight] = {
+                    "step": torch.tensor(0.0),
+                    "exp_avg": torch.zeros_like(weight),
+                    "exp_avg_sq": torch.zeros_like(weight),
+                }
+        states = [self.state[weight] for weight in weights]
+        adamw(
+            weights,
+            [weight.grad for weight in weights],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=lr,
+            weight_decay=weight_decay,
+            eps=EPS,
+            maximize=False,
+        )
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Bring the singular values of matrices, (B, N, M), near to 1 (about 0.7 to 1.2) and leave their singular vectors as they are.
+    """Bring the singular values of matrices, (B, N, M), near to 1 (about 0.7 to 1.2) and keep their singular vectors.
 
     Singular values of less than a thousandth of the matrix's norm do not get there.
     """
@@ -80,3 +120,73 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
     return x if matrices.shape[1] <= matrices.shape[2] else x.mT
+
+
+def make_optimizer(parts: Iterable[nn.Module]) -> MuonAdamW:
+    """Make the optimizer of all parameters of parts: Muon for the convolutions of residual blocks, AdamW for the others."""
+    muon: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for part in parts:
+        blocks = [module for module in part.modules() if isinstance(module, ResidualBlock)]
+        convolutions = {id(weight) for block in blocks for weight in block.parameters() if weight.ndim == 4}
+        for weight in part.parameters():
+            (muon if id(weight) in convolutions else others).append(weight)
+    return MuonAdamW([{"params": muon, "muon": True}, {"params": others}])
+
+
+# --- the learning rate -----------------------------------------------------------------------------------------------
+
+WARMUP = 0.03  # part of the run in which the learning rate rises
+
+
+def schedule(progress: float) -> float:
+    """Return the part of the peak learning rate due at a progress from 0 to 1: a linear rise, then half a cosine."""
+    if progress < WARMUP:
+        return 0.01 + 0.99 * progress / WARMUP
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARMUP) / (1 - WARMUP))))
+
+
+def ramp(progress: float, length: float) -> float:
+    """Return a weight that rises in a line from 0 to 1 over the first part, `length`, of the run; 0 is at once."""
+    return min(1.0, progress / length if length else 1.0)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+# --- the average of the weights --------------------------------------------------------------------------------------
+
+EMA_DECAY = 0.999  # the average is over about the last 1,000 steps
+EMA_WARMUP = 10  # steps; at first, when the weights are still random, the average moves by more
+
+
+class EMA(AveragedModel):
+    """An exponential moving average of all weights and buffers of a model, and of a prior that is learned with it.
+
+    It begins at the initial weights. Counters, which are no floating-point numbers, are copied.
+    """
+
+    def __init__(self, parts: nn.ModuleList) -> None:
+        super().__init__(parts, multi_avg_fn=self._average, use_buffers=True)
+        self.n_averaged.fill_(1)  # the initial weights count as the first
+        self.requires_grad_(False).eval()
+        if len(parts) > 1:
+            self.model.prior = cast(Prior, list(self.module.children())[1])
+
+    @property
+    def model(self) -> VAE:
+        """The averaged model."""
+        return cast(VAE, next(self.module.children()))
+
+    @torch.no_grad()
+    def _average(self, averages: Any, values: Any, num_averaged: Tensor | int) -> None:
+        step = int(self.n_averaged)  # on the CPU: the number given is on the device, and reading it would wait for it
+        decay = min(EMA_DECAY, step / (EMA_WARMUP + step))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)

@@ -1,0 +1,296 @@
+"""Read a stranger's picture from bytes, within limits: Pillow and numpy, nothing of vae and no torch.
+
+Run as a script, `python -I vae/decode.py`, it is the process in which the page decodes what visitors send: see `serve`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import signal
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import IO, Any, Literal, NamedTuple, cast
+
+import numpy as np
+from PIL import Image
+
+Values = Literal["auto", "full"]
+SCRIPT = __file__  # this file, to be run as the page's process
+
+# Pillow knows 40 formats, some of which run other programs (EPS), wrap others (IPTC) or are parsed by old code.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
+MAX_PIXELS = 50_000_000  # a few hundred kilobytes of PNG can unfold to gigabytes
+MAX_DECODED_BYTES = 256_000_000  # of the file's own pixels: 50 million of 16-bit RGBA would be 400 MB
+MAX_SCANS = 32  # of a JPEG; progressive ones have about ten, and each costs a pass over all pixels
+WORKER_BYTES = 440 * 2**20  # of memory that the page's process may take: with the page itself less than 1.5 GB
+WORKER_SECONDS = 1.5  # of processor time for a picture; a telephone's photograph takes a tenth of it
+
+# The largest values of cameras and scanners, whose pictures come in types of 16 bits and more; 1 is for masks.
+WHITES = (1, 255, 1023, 4095, 16383, 65535)
+
+
+class Picture(NamedTuple):
+    """A picture in 8-bit L or RGB, and what was done to its values, in words, if anything was."""
+
+    image: Image.Image
+    note: str | None
+
+
+def read_picture(data: bytes, name: str = "the picture", side: int | None = None, values: Values = "auto") -> Picture:
+    """Read a picture from the bytes of a file: upright, the first frame of an animation, white where transparent.
+
+    name: what to call it in errors.
+    side: if given, take the largest centred square, made smaller by a whole factor to no less than this (pixels), which
+        costs little even of a large photograph.
+    values: how greys of 16 bits and more become 8 bits. "auto" scales them by the range in use: by the bits in use of
+        whole numbers (12-bit values in a 16-bit file), by the smallest and largest of numbers outside [0, 1]. "full" takes
+        the whole range of the type. Pictures of 8 bits are never stretched.
+    Raises ValueError in one sentence if the bytes are no picture in one of FORMATS, are broken, or exceed a limit; all
+    limits are checked before anything is decoded.
+    """
+    if values not in ("auto", "full"):
+        raise ValueError(f"values must be auto or full, got {values!r:.100}")
+    try:
+        _check_before_opening(data)
+        with Image.open(io.BytesIO(data), formats=formats()) as picture:
+            _check_header(picture)
+            if side is not None:
+                scale = side / min(picture.size)
+                picture.draft(None, (round(picture.width * scale), round(picture.height * scale)))  # JPEG only
+            return flatten(picture, side, values)
+    except _TooMuchError as error:
+        raise ValueError(f"{name} has {error}: make it smaller first") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"{name} has {_MANY_PIXELS}: make it smaller first") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"{name} is not a picture in a known format: use PNG, JPEG or WebP") from None
+    except MemoryError:
+        raise ValueError(f"{name} takes too much memory to decode: make it smaller first") from None
+    except Exception as error:  # on broken files Pillow's decoders raise whatever comes to hand
+        reason = " ".join(str(error).split())[:200]
+        because = f" ({reason})" if reason else ""
+        raise ValueError(f"{name} could not be read, the file seems to be broken{because}") from error
+
+
+class _TooMuchError(Exception):
+    pass
+
+
+_MANY_PIXELS = f"more than {MAX_PIXELS // 1_000_000} million pixels"
+
+
+@cache
+def formats() -> list[str]:
+    """Return those of FORMATS that can be read here."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        pass
+    else:
+        register_heif_opener()
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _check_before_opening(data: bytes) -> None:
+    """Check what Pillow doesn't tell, or tells only once it has taken the memory."""
+    if data[:2] == b"\xff\xd8" and _count_scans(data) > MAX_SCANS:
+        raise _TooMuchError(f"more than {MAX_SCANS} scans")
+    if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":  # two canvases are allocated on opening
+        width, height = (int.from_bytes(data[start : start + 3], "little") + 1 for start in (24, 27))
+        if width * height > MAX_PIXELS:
+            raise _TooMuchError(_MANY_PIXELS)
+
+
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+
+
+def _count_scans(data: bytes) -> int:
+    """Count the scans of a JPEG by its markers; those inside segments, as of thumbnails, are skipped."""
+    scans, position = 0, 2
+    while scans <= MAX_SCANS and (found := _MARKER.search(data, position)):
+        marker, position = found[1][0], found.end()
+        scans += marker == 0xDA
+        if marker == 0xD9:  # end of image: what follows is another picture, which isn't read
+            break
+        if not 0xD0 <= marker <= 0xD8 and marker != 0x01:  # all others have a length
+            position += int.from_bytes(data[position : position + 2], "big")
+    return scans
+
+
+def _check_header(picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise _TooMuchError(_MANY_PIXELS)
+    bits = 32  # as Pillow holds colours
+    if picture.format == "TIFF":
+        tags = cast(Any, picture).tag_v2
+        bits = max(bits, max(tags.get(258, (1,))) * tags.get(277, 1))  # of a sample, and samples per pixel
+    elif picture.format == "PNG" and "16" in str(cast(Any, picture).tile[:1]):
+        bits = 16 * len(picture.getbands())
+    if width * height * bits // 8 > MAX_DECODED_BYTES:
+        raise _TooMuchError(f"more than {MAX_DECODED_BYTES // 1_000_000} MB of pixels")
+
+
+def flatten(picture: Image.Image, side: int | None = None, values: Values = "auto") -> Picture:
+    """Make any picture of PIL an upright 8-bit L or RGB one; side and values as in `read_picture`."""
+    picture.load()
+    try:
+        orientation = picture.getexif().get(0x0112)
+    except _BROKEN_EXIF:  # no reason to refuse a picture
+        orientation = None
+    note = None
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        numbers = np.asarray(picture)
+        low, high, note = _range_in_use(numbers, values)
+        numbers = np.nan_to_num(_square_of_numbers(numbers, side)).astype(np.float32)
+        numbers = (numbers - np.float32(low)) * np.float32(255 / (high - low))
+        picture = Image.fromarray(numbers.round().clip(0, 255).astype(np.uint8))
+    elif "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
+        picture = _square(_convert(picture, "RGBA"), side)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    else:
+        picture = _square(_convert(picture, "L" if picture.mode in ("1", "L") else "RGB"), side)
+    return Picture(picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture, note)
+
+
+_BROKEN_EXIF = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    struct.error,
+)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _convert(picture: Image.Image, mode: str) -> Image.Image:
+    return picture if picture.mode == mode else picture.convert(mode)  # PIL would copy it
+
+
+def _square(picture: Image.Image, side: int | None) -> Image.Image:
+    """Take the largest centred square and reduce it by a whole factor to no less than `side`; None leaves it alone."""
+    if side is None:
+        return picture.copy()
+    edge = min(picture.size)
+    left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
+    box = (left, top, left + edge, top + edge)
+    return picture.reduce(edge // side, box) if edge >= 2 * side else picture.crop(box)
+
+
+def _square_of_numbers(numbers: np.ndarray, side: int | None) -> np.ndarray:
+    """Do so with numbers, (H, W), of which PIL reduces only some types."""
+    if side is None:
+        return numbers
+    edge = min(numbers.shape)
+    factor = max(1, edge // side)
+    edge -= edge % factor
+    top, left = ((length - edge) // 2 for length in numbers.shape)
+    square = numbers[top : top + edge, left : left + edge]
+    if factor == 1:
+        return square
+    return square.reshape(edge // factor, factor, edge // factor, factor).mean(axis=(1, 3), dtype=np.float64)
+
+
+def _range_in_use(numbers: np.ndarray, values: Values) -> tuple[float, float, str | None]:
+    """Return what becomes black and what white, and say so where it isn't the range of the type."""
+    is_float = numbers.dtype.kind == "f"
+    whole = 1.0 if is_float else 65535.0  # what Pillow reads as 32 bits is mostly 16
+    low, high = float(numbers.min()), float(numbers.max())
+    if not math.isfinite(low + high):
+        finite = numbers[np.isfinite(numbers)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if values == "full" or low == high == 0 or (is_float and low >= 0 and high <= 1):
+        return 0.0, whole, None
+    if low >= 0:
+        # Pictures of one camera shall be scaled alike, dark ones too: by the largest value that they can have.
+        low, usual = 0.0, float(next((white for white in WHITES if high <= white), high))
+        if not is_float or (usual in (255, 65535) and high > usual / 4):
+            high = usual
+    if (low, high) == (0.0, whole):
+        return low, high, None
+    return low, high if high > low else low + 1, f"its values were scaled from {low:.6g} to {high:.6g}"
+
+
+# --- the page's process ----------------------------------------------------------------------------------------------
+
+
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer requests for pictures until there are no more: each is a frame of JSON and one of the file's bytes.
+
+    Each answer is a frame of JSON, which holds the size, mode and note of a picture or an error in words, and one of its
+    pixels. The first answer, an empty one, says that all is imported.
+    """
+    write_frames(answers, b"{}", b"")
+    while frames := read_frames(requests):
+        options, data = frames
+        try:
+            with _limited_time():
+                image, note = read_picture(data, **json.loads(options))
+            head, pixels = {"mode": image.mode, "size": image.size, "note": note}, image.tobytes()
+        except ValueError as error:
+            head, pixels = {"error": str(error)}, b""
+        write_frames(answers, json.dumps(head).encode(), pixels)
+
+
+def write_frames(stream: IO[bytes], head: bytes, body: bytes) -> None:
+    """Write two byte strings, each after its length."""
+    stream.writelines((struct.pack("<II", len(head), len(body)), head, body))
+    stream.flush()
+
+
+def read_frames(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
+    """Read what `write_frames` wrote; None if the stream ends first."""
+    lengths = stream.read(8)
+    if len(lengths) < 8:
+        return None
+    head, body = struct.unpack("<II", lengths)
+    parts = stream.read(head), stream.read(body)
+    return parts if (len(parts[0]), len(parts[1])) == (head, body) else None
+
+
+@contextmanager
+def _limited_time() -> Iterator[None]:
+    """Let the system end this process once it has taken too much of a processor's time, however busy the machine is."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_PROF, WORKER_SECONDS)
+    try:
+        yield
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _limit_memory() -> None:
+    try:
+        import resource  # there is none on Windows
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (WORKER_BYTES, WORKER_BYTES))
+
+
+if __name__ == "__main__":
+    _limit_memory()
+    formats()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not come between the answers
+    serve(sys.stdin.buffer, answers)

@@ -1,0 +1,254 @@
+"""What comes in from visitors and goes out to them: checked values, whole pictures, and errors in words."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import math
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
+from gradio.state_holder import SessionState
+from gradio.utils import get_upload_folder
+from PIL import Image
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+
+from vae.demo.uploads import DECODER, MAX_UPLOAD_BYTES
+
+MAX_REQUEST_BYTES = 65_536  # of JSON; the page's own requests have a few thousand
+MAX_MULTIPART_BYTES = MAX_UPLOAD_BYTES + 65_536  # one file and what is around it
+MAX_UNREAD = 200  # messages that a visitor has not fetched yet
+MAX_QUEUED, MAX_AT_ONCE = 100, 2  # events that wait, and that run at once; of those that skip the queue as many
+MAX_SESSIONS = 500  # whose sliders and choices are remembered
+MAX_SHOWN = 100  # letters that an error repeats of what a visitor sent
+
+LAUNCH_OPTIONS: dict[str, Any] = {
+    "max_file_size": MAX_UPLOAD_BYTES,
+    "state_session_capacity": MAX_SESSIONS,
+    "enable_monitoring": False,
+    "ssr_mode": False,  # it would need Node
+}
+
+
+def check(component: gr.blocks.Block, value: Any) -> Any:
+    """Return what a visitor sent for an input of the page, once it is what such an input takes. Raises ValueError.
+
+    Of a picture that is the path that the visitor gave, which `read_upload` doesn't trust either.
+    """
+    name = getattr(component, "label", None) or "the input"
+    if isinstance(component, gr.Radio):
+        allowed = [choice for _, choice in component.choices]
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {shown(value)}")
+        return value
+    if isinstance(component, gr.Slider | gr.Number):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name} must be a number, got {shown(value)}")
+        low, high = component.minimum, component.maximum
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ValueError(f"{name} must be from {low:g} to {high:.10g}, got {shown(value)}")
+        return value
+    if isinstance(component, gr.Image):
+        path = value.get("path") if isinstance(value, dict) else value
+        if value is not None and not isinstance(path, str):
+            raise ValueError(f"{name} must be a picture that was uploaded, got {shown(value)}")
+        return path
+    if isinstance(component, gr.JSON):
+        if value is not None and not isinstance(value, dict):
+            raise ValueError(f"{name} must be a table, got {shown(value)}")
+        return value
+    raise TypeError(f"nothing is known of what {component} takes")  # a programmer's error
+
+
+def shown(value: Any) -> str:
+    """Write what a visitor sent, or its beginning, on one line."""
+    text = repr(value[: 2 * MAX_SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+
+
+def told(error: Exception) -> gr.Error:
+    """Make an error that the visitor is told in its own words, and the log isn't."""
+    sentence = html.escape(str(error), quote=False)  # it may repeat what a stranger wrote
+    return gr.Error(sentence[:1].upper() + sentence[1:] + ".", print_exception=False)
+
+
+class Page(gr.Blocks):
+    """Gradio's Blocks with a border around what visitors send and get.
+
+    Gradio itself would read, copy and fetch files and addresses that are named anywhere in an input, decode pictures in
+    this process, answer wrong types with a traceback in the log, and write a picture again while others fetch it.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._unqueued = 0
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+
+    def open(self, **options: Any) -> None:
+        """Start the page as `launch` does, with limits, and serve it until it is stopped."""
+        self.queue(default_concurrency_limit=MAX_AT_ONCE, max_size=MAX_QUEUED, api_open=False)
+        DECODER.start()
+        # Nobody sees them, and they would be summed up at every event.
+        self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
+        self.launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)]}, **options)
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
+    ) -> list[Any]:
+        """Return the values of an event's inputs, all of them checked, in place of what gradio would make of them."""
+        state = state or SessionState(self)
+        try:
+            if len(inputs) != len(block_fn.inputs):
+                raise ValueError(f"{len(block_fn.inputs)} values are needed here, got {len(inputs)}")
+            return [
+                state[block._id] if block.stateful else check(state.get(block._id, block), value)
+                for block, value in zip(block_fn.inputs, inputs, strict=True)
+            ]
+        except ValueError as error:
+            raise told(error) from None
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: SessionState | None) -> list[Any]:
+        """Write pictures whole before gradio comes to them."""
+        predictions = await asyncio.to_thread(keep_pictures, predictions)
+        return await super().postprocess_data(block_fn, predictions, state)
+
+    async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Run an event. Whatever goes wrong, the visitor is told so."""
+        function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        if event := options.get("event_data"):
+            index = event._data.get("index") if isinstance(event._data, dict) else None
+            event._data = {"index": index if type(index) is int else None, "value": None}
+        if state := options.get("state"):
+            state.config_values.clear()  # 100 kB of every session, for deep links, which are closed
+        try:
+            async with self._room(function, options.get("session_hash")):
+                return await super().process_api(function, *arguments, **options)
+        except gr.Error:
+            raise
+        except Exception as error:  # a fault of ours
+            print("\n".join(line[:300] for line in traceback.format_exc().splitlines()), file=sys.stderr)
+            raise told(RuntimeError("something went wrong on this page: try again")) from error
+
+    @asynccontextmanager
+    async def _room(self, function: Any, session: str | None) -> AsyncIterator[None]:
+        """Wait until there is room for an event. Raises gr.Error if too many wait already."""
+        unread = self._queue.pending_messages_per_session.get(session) if session else None
+        if unread is not None and unread.qsize() > MAX_UNREAD:
+            raise told(ValueError("fetch your earlier answers first"))
+        if function.queue is not False:  # the queue has made room
+            yield
+            return
+        if self._unqueued >= MAX_QUEUED:
+            raise told(ValueError("many visitors are here just now: try again in a moment"))
+        self._unqueued += 1
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self._unqueued -= 1
+
+
+def keep_pictures(value: Any) -> Any:
+    """Replace every picture of PIL in what a handler returns, however deep, by the path of a file that `keep` wrote."""
+    if isinstance(value, Image.Image):
+        return keep(value, get_upload_folder())
+    if isinstance(value, dict):
+        return {key: keep_pictures(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(keep_pictures, value))
+    return value
+
+
+def keep(picture: Image.Image, cache: str) -> str:
+    """Write a picture to the very file of its cache that gradio would write, and return its path.
+
+    But whole or not at all, and only if it isn't there: gradio would write it again for every visitor, while others fetch
+    it, who then get half of it.
+    """
+    content = encode_pil_to_bytes(picture, "png")
+    path = Path(cache, hash_bytes(content), "image.png")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+            part.write(content)
+        os.replace(part.name, path)
+    return str(path)
+
+
+# What is open of gradio's routes: it also has some that run ffmpeg, fetch addresses for visitors, or write files.
+ROUTES = "/gradio_api/"
+POSTED = ("upload", "queue/join", "call/", "run/", "api/", "cancel", "reset")
+CLOSED = ("proxy=", "file/", "deep_link", "stream/", "runs", "run-history", "dev/", "custom_component/")
+
+
+def is_open(method: str, path: str) -> bool:
+    """Tell whether a request may reach gradio; of files, those in this page's cache only."""
+    _, is_route, name = path.partition(ROUTES)
+    if method not in ("GET", "HEAD"):
+        return bool(is_route) and name.startswith(POSTED)
+    if name.startswith("file="):  # by name alone: gradio looks at whatever is named, before it refuses
+        return Path(os.path.abspath(get_upload_folder())) in Path(os.path.abspath(name[5:])).parents
+    return not name.startswith(CLOSED)
+
+
+Message = MutableMapping[str, Any]
+WRONG_REQUEST = LookupError, ValueError, TypeError, AssertionError
+
+
+class Border:
+    """ASGI middleware: no body of a request is larger than it need be, and what goes wrong is a line in the log."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        if not is_open(scope["method"], scope["path"]):
+            return await JSONResponse({"detail": "The page has nothing there."}, status_code=404)(scope, receive, send)
+        headers = dict(scope["headers"])
+        is_multipart = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+        limit = MAX_MULTIPART_BYTES if is_multipart else MAX_REQUEST_BYTES
+        length, read, has_started = headers.get(b"content-length", b"0"), 0, False
+        if not length.isdigit() or len(length) > 20 or int(length) > limit:
+            answer = JSONResponse({"detail": f"A request may have at most {limit:,} bytes."}, status_code=413)
+            return await answer(scope, receive, send)
+
+        async def receive_some() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if read > limit else message
+
+        async def note_and_send(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            return await self.app(scope, receive_some, note_and_send)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # such as that of a request that the visitor ended
+                raise
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            line = f"{scope['method']} {scope['path']}: {error!r:.200} ({Path(place.filename).name}:{place.lineno})"
+            print(repr(line[:400])[1:-1], file=sys.stderr)
+            if has_started:
+                return await send({"type": "http.response.body", "body": b"", "more_body": False})
+            code = 400 if isinstance(error, WRONG_REQUEST) or "FnIndexInferError" in repr(error) else 500
+            answer = JSONResponse({"detail": "The page does not know what to do with this request."}, status_code=code)
+            return await answer(scope, receive, send)

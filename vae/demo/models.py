@@ -1,0 +1,120 @@
+"""The models that the page offers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from vae.data import DATASETS, load_examples
+from vae.figures import Figures, format_mse
+from vae.files import plain
+from vae.hub import bundled_names, find_model, resolve_model
+from vae.images import to_pil, to_unit
+from vae.model import VAE
+
+EXAMPLES = 10  # shown of a dataset whose pictures are of no one class
+
+
+class Models:
+    """The models that the page offers, by name; each is loaded when it is first asked for, once for all visitors.
+
+    Nobody waits long for a Hub that is down: there is the copy in the cache instead, or the bundled models.
+
+    names: what is offered, first what can be had at once.
+    notices: what the visitor should know of it, a sentence each.
+    refused: why a model that was named is not offered, by its name.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.notices: list[str] = []
+        self.refused: dict[str, str] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._loaded: dict[str, tuple[VAE, Figures]] = {}
+        ready, awaited = [], []
+        with ThreadPoolExecutor(max(1, len(names))) as executor:
+            searches = {name: executor.submit(resolve_model, name) for name in names}
+        for name, search in searches.items():
+            try:
+                notice = search.result()[1]
+                ready.append(name)
+            except ConnectionError as error:
+                awaited.append(name)
+                notice = f"{error}. Choose it again later"
+            except ValueError as error:
+                self.refused[name] = notice = str(error)
+            if notice:
+                self.notices.append(notice)
+        if not ready:
+            ready = bundled_names()
+            self.notices.append("The models shown here come with the page")
+        self.names = [*ready, *awaited]
+
+    def __getitem__(self, name: str) -> VAE:
+        """Return the model called `name`. Raises ValueError if it isn't offered or can't be loaded."""
+        return self._load(name)[0]
+
+    def _load(self, name: str) -> tuple[VAE, Figures]:
+        if name not in self.names:
+            raise ValueError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
+        if name in self._loaded:
+            return self._loaded[name]
+        try:
+            options, _ = resolve_model(name)
+        except ConnectionError as error:
+            raise ValueError(str(error)) from None
+        with self._locks.setdefault(name, threading.Lock()):  # who waits for one doesn't keep others from theirs
+            if name not in self._loaded:
+                folder = find_model(name, **options)
+                try:
+                    self._loaded[name] = VAE.from_pretrained(folder), _read_figures(folder)
+                except ValueError as error:
+                    raise ValueError(str(error).replace(str(folder), name)) from None  # not where our cache is
+            return self._loaded[name]
+
+    def notice(self) -> str:
+        """Return the notices as Markdown."""
+        return "\n".join(f"- {plain(notice)}." for notice in self.notices)
+
+    def choices(self) -> list[tuple[str, str]]:
+        """Return what to show and the name of each model: the last part of its path, if that tells them apart."""
+        short = [Path(name.partition("@")[0]).name + "".join(name.partition("@")[1:]) for name in self.names]
+        return list(zip(short if len(set(short)) == len(short) else self.names, self.names, strict=True))
+
+    def describe(self, name: str) -> str:
+        """Say in a line of Markdown what the model called `name` is."""
+        model, figures = self._load(name)
+        config, dataset = model.config, figures.dataset.name if figures.dataset else ""
+        title = DATASETS[dataset].title if dataset in DATASETS else plain(Path(name).name)
+        line = (
+            f"**{title}** · {config.channels}×{config.image_size}×{config.image_size} = "
+            f"{config.channels * config.image_size**2:,} numbers → **{config.latent_dim}** → back"
+        )
+        if figures.test and 0 <= figures.test.mse <= 1:
+            line += f" · mean squared error on the test set {format_mse(figures.test.mse)}"
+        credit = plain(config.attribution)
+        return line + (f"\n\n{credit}." if credit else "")
+
+    def examples(self, name: str) -> list[tuple[Image.Image, str]]:
+        """Return ten test pictures of the model's dataset and, if there are, their classes; empty if none come with us."""
+        dataset = self._load(name)[1].dataset
+        try:
+            images, labels, attributes = load_examples(dataset.name if dataset else "")
+        except ValueError:
+            return []
+        if len(attributes) > 1:
+            return [(to_pil(to_unit(image)), "") for image in images[:EXAMPLES]]
+        ((_, names),) = attributes.items()
+        first = [int((labels[:, 0] == label).nonzero()[0]) for label in range(len(names))]
+        return [(to_pil(to_unit(images[index])), names[int(labels[index, 0])]) for index in first]
+
+
+def _read_figures(folder: Path) -> Figures:
+    """Read the figures of a model; a model whose figures are broken is shown without them."""
+    try:
+        return Figures.read(folder)
+    except ValueError:
+        return Figures()

@@ -1,0 +1,161 @@
+"""Visitors' files: only what lies in the page's own upload cache is read, and only another process decodes it."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from gradio.utils import get_upload_folder
+from PIL import Image
+from torch import Tensor
+
+from vae.decode import SCRIPT, Picture, Values, read_frames, write_frames
+from vae.images import OVERSAMPLING, to_tensor
+
+MAX_UPLOAD_BYTES = 20 * 2**20
+DECODE_SECONDS = 5  # until a process is ended from outside; it ends itself after WORKER_SECONDS of processor time
+START_SECONDS = 60  # on a busy machine; importing takes a third of a second
+MAX_WAITING = 8  # visitors who wait for the one decoder
+
+# What open() takes where it knows it: no symbolic link, and no waiting for a device or FIFO.
+SAFELY = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+
+
+@lru_cache(maxsize=64)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
+def read_upload(path: str, image_size: int, channels: int, values: Values = "auto") -> tuple[Tensor, str | None]:
+    """Read a visitor's picture as a model sees it, (C, image_size, image_size) in [0, 1], and what was done to its values.
+
+    Raises ValueError in one sentence if the path leads out of this page's upload cache, is no regular file of at most
+    MAX_UPLOAD_BYTES, or if the picture can't be read.
+    """
+    data, name = read_own_file(path), os.path.basename(path)
+    image, note = DECODER.read(data, name, OVERSAMPLING * image_size, values)
+    return to_tensor(image, image_size, channels), note
+
+
+def read_own_file(path: str) -> bytes:
+    """Return the bytes of a file in this page's upload cache. Raises ValueError as `read_upload` does."""
+    unknown = "this picture is not on the page: upload it first"
+    try:
+        folder, absolute = os.path.realpath(get_upload_folder()), os.path.abspath(path)
+        # First by name alone: even to look at what lies elsewhere can tell, or wait for a slow disk.
+        if not any(_is_inside(absolute, place) for place in (folder, os.path.abspath(get_upload_folder()))):
+            raise ValueError(unknown)
+        resolved = os.path.realpath(absolute)
+        if not _is_inside(resolved, folder):
+            raise ValueError(unknown)
+        with open(os.open(resolved, os.O_RDONLY | SAFELY), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(unknown)
+            if status.st_size > MAX_UPLOAD_BYTES:
+                raise ValueError(f"a picture may have at most {MAX_UPLOAD_BYTES // 2**20} MB: make it smaller first")
+            return file.read(MAX_UPLOAD_BYTES)
+    except (OSError, UnicodeError):
+        raise ValueError(unknown) from None
+    except ValueError as error:
+        if "null" in str(error):  # a path that no system takes
+            raise ValueError(unknown) from None
+        raise
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return Path(folder) in Path(path).parents
+
+
+class Decoder:
+    """A process that decodes pictures, one at a time, and a spare one for when it takes too long and is ended."""
+
+    def __init__(self, seconds: float = DECODE_SECONDS, waiting: int = MAX_WAITING) -> None:
+        self.seconds = seconds
+        self._room = threading.BoundedSemaphore(waiting)
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._ready: set[int] = set()
+
+    def read(self, data: bytes, name: str, side: int, values: Values = "auto") -> Picture:
+        """Do as `vae.decode.read_picture`, there. Raises ValueError as it does, and if too many visitors wait."""
+        if not self._room.acquire(blocking=False):
+            raise ValueError("many visitors send pictures just now: try again in a moment")
+        try:
+            with self._lock:
+                answer = self._ask(json.dumps({"name": name, "side": side, "values": values}).encode(), data)
+        finally:
+            self._room.release()
+        if answer is None:
+            raise ValueError(f"{name} could not be decoded in time: save it as an ordinary PNG or JPEG")
+        head, pixels = json.loads(answer[0]), answer[1]
+        if "error" in head:
+            raise ValueError(head["error"])
+        return Picture(Image.frombytes(head["mode"], tuple(head["size"]), pixels), head["note"])
+
+    def start(self) -> None:
+        """Start what processes are wanting, without waiting for them."""
+        # Nothing of the environment that a decoder doesn't need, such as tokens, lies where a broken one could read it.
+        kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
+        while len(self._processes) < 2:
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-I", SCRIPT],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                )
+            )
+
+    def close(self) -> None:
+        """End the processes."""
+        while self._processes:
+            self._end(self._processes[0])
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        self._processes.remove(process)
+        self._ready.discard(process.pid)
+        process.kill()
+        process.communicate()
+
+    def _ask(self, options: bytes, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return the answer to a request, or None if there is none in time; the process is then replaced."""
+        for ended in [process for process in self._processes if process.poll() is not None]:
+            self._end(ended)
+        self.start()
+        process = self._processes[0]
+        if process.pid not in self._ready:
+            if self._within(START_SECONDS, process, None) is None:
+                self._end(process)
+                raise RuntimeError("the process that decodes pictures can't be started")
+            self._ready.add(process.pid)
+        answer = self._within(self.seconds, process, (options, data))
+        if answer is None:
+            self._end(process)
+            self.start()
+        return answer
+
+    def _within(
+        self, seconds: float, process: subprocess.Popen[bytes], request: tuple[bytes, bytes] | None
+    ) -> tuple[bytes, bytes] | None:
+        """Send a request and return the answer; None if the process has ended, as it must after so many seconds."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timer = threading.Timer(seconds, process.kill)
+        timer.start()
+        try:
+            if request is not None:
+                write_frames(process.stdin, *request)
+            return read_frames(process.stdout)
+        except OSError:
+            return None
+        finally:
+            timer.cancel()
+
+
+DECODER = Decoder()
+atexit.register(DECODER.close)

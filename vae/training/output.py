@@ -1,0 +1,118 @@
+"""The folder that a training writes: a whole model at every moment, never the figures or pictures of other weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vae.card import model_card
+from vae.figures import Figures, Look
+from vae.files import CARD, CONFIG, CURVES, GENERATED, LATENTS, METRICS, PRIOR, SAMPLES, WEIGHTS, fingerprint, write
+from vae.model import VAE
+
+STAGING = ".new"  # folder within the output in which the next model is written
+# The weights, which carry their config, come first; what was fitted to other weights is told by its fingerprint.
+MODEL_FILES = WEIGHTS, CONFIG, PRIOR, LATENTS
+ABOUT_WEIGHTS = CARD, METRICS, SAMPLES, CURVES, GENERATED  # what can't be told to be of other weights, but for METRICS
+
+
+@dataclass
+class OutputOptions:
+    """Where the model goes."""
+
+    output: Path | None = None
+    """Folder to write, by default weights/DATASET. A model that is there is replaced, once there is a better one than
+    random weights."""
+    push_to_hub: str | None = None
+    """Repo on the Hub (owner/name) to push the model to. It is created before the training, if it isn't there, and the
+    right to write to it checked; the token is that of `hf auth login` or HF_TOKEN."""
+    push_only: Path | None = None
+    """Push the model in this folder instead of training one."""
+    private: bool = False
+    """Let nobody else see the repo, if it is created."""
+
+    def __post_init__(self) -> None:
+        if self.push_to_hub is None and (self.push_only or self.private):
+            raise ValueError("--push-only and --private need --push-to-hub owner/name")
+
+
+class Output:
+    """A folder that a training writes.
+
+    A model is first written beside the one that is there. If the disk is full, that one stays as it is. Then files about
+    the old weights go, the weights are replaced, and the new files follow: a program that ends in between leaves a folder
+    that loads, as the old weights or as the new ones.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder. Raises OSError if nothing can be written there: now, not after an hour."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._staging():
+            pass
+
+    def replace(self, model: VAE, figures: Figures, samples: Image.Image) -> Figures:
+        """Replace whatever model is there; return the figures with the fingerprint of these weights."""
+        with self._staging() as new:
+            model.save_pretrained(new)
+            figures = replace(figures, weights=fingerprint(new))
+            figures.write(new)
+            write(new / SAMPLES, samples.save)
+            write(new / CURVES, draw_curves(figures.history).savefig)
+            for name in ABOUT_WEIGHTS:
+                (self.folder / name).unlink(missing_ok=True)
+            for name in (*MODEL_FILES, *ABOUT_WEIGHTS):
+                if (new / name).exists():
+                    os.replace(new / name, self.folder / name)
+                elif name in MODEL_FILES:
+                    (self.folder / name).unlink(missing_ok=True)
+        return figures
+
+    def update(self, figures: Figures) -> None:
+        """Write figures and curves of the model that is there."""
+        write(self.folder / CURVES, draw_curves(figures.history).savefig)
+        figures.write(self.folder)
+
+    def write_card(self, model: VAE, figures: Figures) -> None:
+        """Write the card of the model that is there."""
+        card = model_card(
+            self.folder.resolve().name, model.config, figures, [path.name for path in self.folder.iterdir()]
+        )
+        write(self.folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
+
+    @contextmanager
+    def _staging(self) -> Iterator[Path]:
+        new = self.folder / STAGING
+        shutil.rmtree(new, ignore_errors=True)  # of a program that was killed
+        new.mkdir()
+        try:
+            yield new
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def draw_curves(history: Sequence[Look]) -> Figure:
+    """Draw how the bound, the KL divergence and the error went over the epochs."""
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for panel, title, names in (
+        (panels[0], "ELBO (nats)", ("train_elbo", "validation_elbo")),
+        (panels[1], "KL divergence (nats)", ("validation_kl",)),
+        (panels[2], "mean squared error", ("validation_mse",)),
+    ):
+        for name in names:
+            values = [getattr(look, name) for look in history]
+            panel.plot([look.epochs for look in history], values, marker=".", label=name.partition("_")[0])
+        panel.set(title=title, xlabel="epoch")
+        panel.grid(alpha=0.3)
+        panel.legend()
+    return figure

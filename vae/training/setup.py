@@ -1,0 +1,130 @@
+"""What a training needs before its first step: the processes and devices, pictures, and the weights to begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from vae.config import VAEConfig
+from vae.data import Pictures, binarize, load_dataset
+from vae.evaluate.fit import default_num_held_out
+from vae.figures import Figures, TrainingRecord
+from vae.hub import find_model
+from vae.model import VAE
+
+LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
+
+
+def make_accelerator(mixed_precision: str, compile: bool) -> Accelerator:
+    """Make what runs the model on the devices there are. Raises ValueError if they can't do that precision.
+
+    accelerate keeps one state for each program, and refuses another precision, or ignores another backend, until that
+    is reset: a second training in a notebook has its own.
+    """
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=mixed_precision, dynamo_backend="inductor" if compile else "no")
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed-precision fp16 does not train on a CPU: take bf16 or no")
+    return accelerator
+
+
+@dataclass
+class DataOptions:
+    """What to learn."""
+
+    dataset: Literal["avatars", "mnist", "fashion-mnist", "celeba", "folder"] = "fashion-mnist"
+    """`folder` takes every picture under --data-dir, of any format and size."""
+    data_dir: Path = Path("data")
+    """Where the files of the dataset are. mnist and fashion-mnist are downloaded into it if they are missing, avatars are
+    drawn."""
+    image_size: int | None = None
+    """Side of the pictures; only for `celeba` and `folder`, which otherwise take 64."""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour; only for `celeba` and `folder`, which otherwise take 3."""
+    validation: int | None = None
+    """Training pictures to hold out, the last ones, and to choose the best weights by: by default a tenth of them, 2,000
+    at most."""
+    shift: int = 0
+    """Move every training picture by up to so many pixels, anew each time, against overfitting."""
+    binarize: Literal["dynamic"] | None = None
+    """Turn every picture into black and white by chance, anew each time: a grey of 0.3 is white in 3 of 10 cases. With
+    --likelihood bernoulli, this is how the log-likelihoods in papers are measured."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shift <= 16:
+            raise ValueError(f"--shift must be a number of pixels from 0 to 16, got {self.shift}")
+        if self.validation is not None and self.validation < 1:
+            raise ValueError(f"--validation must be at least 1, got {self.validation}")
+
+
+class Split(NamedTuple):
+    """Pictures, (N, C, H, W) uint8 on the device that trains.
+
+    train: to learn from; with `binarize`, they are drawn black and white anew in each step.
+    measured: the same as the encoder sees them, for what is measured once.
+    held_out: the last of the training pictures, not learnt from, to choose the best weights by.
+    test: measured once, at the end.
+    labelled: the first of the measured ones, with what is known of them.
+    """
+
+    train: Tensor
+    measured: Tensor
+    held_out: Tensor
+    test: Tensor
+    labelled: Pictures
+
+
+def load_split(accelerator: Accelerator, options: DataOptions, config: VAEConfig, seed: int) -> Split:
+    """Load the pictures of a model of that config onto the device, the main process first.
+
+    seed: of the one black-and-white draw of each picture that is measured on, if they are binarized.
+    Raises ValueError if the pictures can't be had, or none would be left to train on.
+    """
+    with accelerator.main_process_first():
+        load = partial(
+            load_dataset, options.dataset, options.data_dir, image_size=config.image_size, channels=config.channels
+        )
+        pictures = load("train")
+        images = pictures.images.to(accelerator.device)
+        test = load("test").images.to(accelerator.device)
+    num_held_out = options.validation or default_num_held_out(len(images))
+    if num_held_out >= len(images):
+        raise ValueError(f"--validation must leave pictures to train on, got {num_held_out} of {len(images)}")
+    train, held_out = images.tensor_split([-num_held_out])
+    measured = train
+    if options.binarize:
+        measured, held_out, test = (binarize(part, seed) for part in (train, held_out, test))
+    labels = pictures.labels[: len(train)][:LABELLED]
+    return Split(train, measured, held_out, test, Pictures(measured[:LABELLED], labels, pictures.attributes))
+
+
+def initial_model(config: VAEConfig, first: VAE | None) -> VAE:
+    """Make a model with the weights of `first`, or random ones. Raises ValueError if they don't fit the config."""
+    model = VAE(config)
+    if first is None:
+        return model
+    for field in dataclasses.fields(config):
+        given, wanted = getattr(first.config, field.name), getattr(config, field.name)
+        if field.name not in ("likelihood", "attribution") and given != wanted:  # the scale is measured anew
+            raise ValueError(
+                f"the weights in {first.origin} are of {field.name} {given}, and {wanted} is asked for: give "
+                f"--{field.name.replace('_', '-')} {given}"
+            )
+    model.encoder.load_state_dict(first.encoder.state_dict())
+    model.decoder.load_state_dict(first.decoder.state_dict())
+    return model
+
+
+def initial_record(init: str | None) -> TrainingRecord | None:
+    """Read how the weights to begin with were trained; None if they don't say it."""
+    try:
+        return Figures.read(find_model(init)).training if init else None
+    except ValueError:
+        return None
