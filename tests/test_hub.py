@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from vae.data import DATASETS
-from vae.files import read_config, read_metrics
+from vae.figures import Figures
+from vae.files import read_config
 from vae.hub import bundled_names, find_model, resolve_model
 
 
@@ -18,8 +19,9 @@ from vae.hub import bundled_names, find_model, resolve_model
 def test_bundled_models_are_those_of_their_dataset(name: str) -> None:
     folder = find_model(name)
     assert folder == Path("weights", name).resolve()
-    config, metrics, spec = read_config(folder), read_metrics(folder), DATASETS[name]
-    assert metrics["dataset"] == name
+    config, figures, spec = read_config(folder), Figures.read(folder), DATASETS[name]
+    assert figures.dataset is not None
+    assert figures.dataset.name == name
     assert (config.channels, config.image_size, config.attribution) == (
         spec.channels,
         spec.image_size,

@@ -242,7 +242,7 @@ def test_a_push_that_fails_at_the_end_loses_nothing(hub: Hub, tmp_path: Path) ->
     done = train(hub, tmp_path, *again)
     assert done.returncode == 0, done.stderr
     assert set(hub.repos[OURS].files) == WHOLE
-    assert json.loads(hub.repos[OURS].files["metrics.json"])["dataset"] == "folder"
+    assert json.loads(hub.repos[OURS].files["metrics.json"])["dataset"]["name"] == "folder"
 
 
 @pytest.mark.usefixtures("pictures")
