@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -64,9 +66,8 @@ def running(*options: str, **env: str) -> Iterator[str]:
         finally:
             app.terminate()
             rest = app.stdout.read()
-    # Gradio prints the errors of its own checks with a traceback; nothing else may have gone wrong.
-    errors = [line for line in rest.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    assert [error for error in errors if not error.startswith("gradio.exceptions.")] == []
+    assert "Traceback" not in rest
+    assert max(map(len, rest.splitlines()), default=0) < 500
     assert TOKEN not in "".join(said) + rest
 
 
@@ -133,8 +134,12 @@ def test_explore_endpoint(client: Client, sneaker: Path) -> None:
 def test_only_the_four_endpoints_are_public(client: Client) -> None:
     api = client.view_api(return_format="dict", print_info=False)
     assert set(api["named_endpoints"]) == {"/explore", "/generate", "/reconstruct", "/interpolate"}
-    names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/generate"]["parameters"]]
-    assert names == ["model", "count", "seed", "temperature", "prior"]
+    names = {
+        name: [parameter["parameter_name"] for parameter in endpoint["parameters"]]
+        for name, endpoint in api["named_endpoints"].items()
+    }
+    assert names["/generate"] == ["model", "count", "seed", "temperature", "prior"]
+    assert {parameters[0] for parameters in names.values()} == {"model"}
 
 
 def test_endpoints_refuse_bad_input_in_a_sentence(client: Client, tmp_path: Path) -> None:
@@ -152,13 +157,55 @@ def test_endpoints_refuse_bad_input_in_a_sentence(client: Client, tmp_path: Path
             client.predict(*arguments, api_name=endpoint)
 
 
-def test_a_file_of_the_server_is_not_read(server: str) -> None:
-    """A request by hand, naming a good picture that nobody uploaded: the client would upload its own file of that name."""
-    picture = Path("vae/examples/mnist.png").resolve()
-    data = ["mnist", {"path": str(picture), "meta": {"_type": "gradio.FileData"}}, "no"]
-    event = httpx.post(f"{server}/gradio_api/call/reconstruct", json={"data": data}).json()["event_id"]
-    answer = httpx.get(f"{server}/gradio_api/call/reconstruct/{event}", timeout=60).text
-    assert answer.startswith("event: error")
+def called(server: str, endpoint: str, data: list[Any]) -> str:
+    """Call an endpoint by hand, since the client would upload its own file of a path; return the event that ends it."""
+    event = httpx.post(f"{server}/gradio_api/call/{endpoint}", json={"data": data}, timeout=60).json()["event_id"]
+    return httpx.get(f"{server}/gradio_api/call/{endpoint}/{event}", timeout=60).text
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_a_file_of_the_server_is_not_read(server: str, meta: dict[str, Any]) -> None:
+    """Not with what gradio marks files by, nor without, and a device isn't waited for."""
+    for path in (str(Path("vae/examples/mnist.png").resolve()), "/dev/ptmx", "vae/examples/mnist.png", "/nothing"):
+        for endpoint, data in (
+            ("reconstruct", ["mnist", {"path": path} | meta, "no"]),
+            ("explore", ["mnist", {"path": path} | meta, 0, {}]),
+            ("interpolate", ["mnist", None, 0, {"path": path} | meta, 0, 0.5, 5, "slerp"]),
+        ):
+            answer = called(server, endpoint, data)
+            assert answer.startswith("event: error")
+            assert "This picture is not on the page: upload it first." in answer
+    answer = called(server, "reconstruct", ["mnist", {"url": "data:image/png;base64,iVBORw0KGgo="} | meta, "no"])
+    assert "Original must be a picture that was uploaded" in answer
+
+
+def test_wrong_types_are_answered_in_words(server: str) -> None:
+    wrong: list[Any] = ["x", [1], {"a": 1}, True, None, "m" * 10_000]
+    for value in wrong:
+        for index in range(5):
+            data = ["mnist", 1, 0, 1, "fitted"]
+            answer = called(server, "generate", [*data[:index], value, *data[index + 1 :]])
+            error = json.loads(answer.partition("data: ")[2].partition("\n")[0])["error"]
+            assert re.fullmatch(r"[^\n]{10,200}\.", error)
+
+
+def test_other_ways_in_are_closed_in_words(server: str) -> None:
+    for method, path, body, status in (
+        ("POST", "upload", b"x" * 100_000, 413),
+        ("POST", "queue/join", b'{"data": [], "fn_index": 999, "session_hash": "x"}', 400),
+        ("POST", "queue/join", b'{"data": [], "fn_index": ' + b"[" * 60_000, 400),
+        ("POST", "run/nothing", b'{"data": []}', 400),
+        ("POST", "process_recording", b"{}", 404),
+        ("GET", "file=/etc/passwd", b"", 404),
+        ("GET", "file=http://127.0.0.1:9/", b"", 404),
+        ("GET", "proxy=http://127.0.0.1:9/", b"", 404),
+    ):
+        headers = {"content-type": "application/json"}
+        answer = httpx.request(method, f"{server}/gradio_api/{path}", content=body, headers=headers, timeout=60)
+        assert (answer.status_code, path) == (status, path)
+        assert answer.json()["detail"]
+    large = httpx.post(f"{server}/gradio_api/upload", files={"files": ("a.png", bytes(21 * 2**20))}, timeout=60)
+    assert large.status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -409,7 +456,7 @@ def test_a_model_that_the_hub_refuses_is_said_before_there_is_a_page(hub: Hub, t
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode == 1
-    assert done.stderr.strip().startswith("app.py: somebody/typo could not be had: there is no such repo")
+    assert done.stderr.strip().startswith("app.py: somebody/typo can't be loaded: there is no such repo")
 
 
 def test_zero_gpu_hardware_finds_the_function_that_it_asks_for(tmp_path: Path) -> None:

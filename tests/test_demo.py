@@ -264,7 +264,7 @@ def test_models_are_loaded_once_when_first_asked_for(
     for name in ("a", "b"):
         model.save_pretrained(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vae.demo.models.load_model", load)
+    monkeypatch.setattr(VAE, "from_pretrained", load)
     models = Models(["a", "b"])
     assert loads == []
     visitors = [threading.Thread(target=lambda: models["a"]) for _ in range(8)]
@@ -634,7 +634,8 @@ def test_a_forged_example_is_a_sentence() -> None:
     async def send() -> None:
         page = app.build(Models(["mnist"]))
         function = next(fn for fn in page.fns.values() if fn.name == "choose")
-        for index in (-1, 10, 10**9, 1.5, "x", None, [0, 1], {}):
+        forged: list[Any] = [-1, 10, 10**9, 1.5, "x", None, [0, 1], {}]
+        for index in forged:
             data = gr.EventData(None, {"index": index, "path": "/etc/passwd"})
             with pytest.raises(gr.Error, match="The number of the example must be a whole number from 0 to 9"):
                 await page.process_api(function, ["mnist"], event_data=data)

@@ -236,7 +236,7 @@ def test_a_large_photograph_is_decoded_small(monkeypatch: pytest.MonkeyPatch) ->
     sizes = []
     load = ImageFile.load
 
-    def measured(self: Image.Image) -> Any:
+    def measured(self: ImageFile) -> Any:
         sizes.append(self.size)
         return load(self)
 
@@ -254,7 +254,7 @@ def test_a_large_photograph_is_decoded_small(monkeypatch: pytest.MonkeyPatch) ->
 def values_of(numbers: np.ndarray, kind: str, values: Any = "auto") -> tuple[list[int], str | None]:
     """The first row as it is read from a file of that kind, and what is said of it."""
     image, note = read_picture(encoded(Image.fromarray(np.tile(numbers, (4, 1))), kind), values=values)
-    return [image.getpixel((x, 0)) for x in range(len(numbers))], note
+    return np.asarray(image)[0].tolist(), note
 
 
 @pytest.mark.parametrize(
