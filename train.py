@@ -72,9 +72,8 @@ class LossOptions:
     """What to maximize: reconstruction log-likelihood minus KL divergence."""
 
     likelihood: Likelihood = "spectral"
-    """How a pixel is scored: gaussian and spectral measure their own noise, so that no weight needs tuning;
-    spectral, which measures it for each frequency, is the sharpest; bernoulli is for black-and-white pictures; mse is
-    the tutorial's, and blurs."""
+    """How a pixel is scored. gaussian has one calibrated σ, spectral one for each frequency, which is the sharpest;
+    bernoulli is for black-and-white pictures; mse is the tutorial's, and blurs."""
     tilt: float = SPECTRAL_TILT
     """How far the scales of `spectral` follow the spectrum of the errors, from 0 (not at all) to 1. More is sharper, and
     too much from the start lets a training fail."""

@@ -11,6 +11,7 @@ from torch.distributions import Normal
 
 from vae import VAE, Flow, GaussianMixture, StandardNormal, encode, generate, reconstruct, score
 from vae.data import load_examples
+from vae.evaluate.features import load_classifier
 from vae.generate import CHUNK as ENCODED_AT_ONCE
 from vae.generate import latents
 from vae.images import to_unit
@@ -71,6 +72,18 @@ def test_a_models_prior_is_no_part_of_its_weights(model: VAE) -> None:
     assert list(model.state_dict()) == names
     assert "prior" not in dict(model.named_children())
     assert isinstance(copy.deepcopy(model).prior, Flow)
+
+
+def test_pictures_with_an_attribute_are_generated() -> None:
+    digits, judge = VAE.from_pretrained("mnist"), load_classifier("mnist")
+    assert (judge.predict(generate(digits, range(50), where={"digit": 7})) == 7).float().mean() > 0.8
+    assert (judge.predict(generate(digits, range(50), where={"digit": "3"})) == 3).float().mean() > 0.8
+    with pytest.raises(ValueError, match="there is no attribute 'letter'"):
+        generate(digits, [0], where={"letter": 1})
+    with pytest.raises(ValueError, match="give a prior or where, not both"):
+        generate(digits, [0], where={"digit": 1}, prior=StandardNormal())
+    with pytest.raises(ValueError, match="this model knows no attributes"):
+        generate(small_model(), [0], where={"digit": 1})
 
 
 def test_no_seeds_give_no_pictures(model: VAE) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,14 @@ from vae.prior import Prior, noise
 CHUNK = 256  # pictures at once, which bounds the memory
 
 
-def generate(model: VAE, seeds: Iterable[int], *, prior: Prior | None = None, temperature: float = 1.0) -> Tensor:
+def generate(
+    model: VAE,
+    seeds: Iterable[int],
+    *,
+    prior: Prior | None = None,
+    temperature: float = 1.0,
+    where: Mapping[str, str | int] | None = None,
+) -> Tensor:
     """Make one new picture for each seed, (n, C, H, W) in [0, 1].
 
     The same seed gives the same picture, alone or among others.
@@ -23,7 +30,15 @@ def generate(model: VAE, seeds: Iterable[int], *, prior: Prior | None = None, te
     prior: where latent vectors are drawn from, see `vae.prior`; None is the model's own. One of another dimension
         raises ValueError.
     temperature: multiplies the noise that the prior works on; below 1 pictures get more typical and less varied.
+    where: attributes that the pictures shall have, such as {"digit": 7}; instead of a prior, and only of a model that was
+        trained with labels. Raises ValueError if it has no such attribute or value.
     """
+    if where is not None:
+        if prior is not None:
+            raise ValueError("give a prior or where, not both")
+        if model.directions is None:
+            raise ValueError("this model knows no attributes: its training pictures had no labels")
+        prior = model.directions.prior_where(where)
     return decode(model, latents(model, seeds, prior=prior, temperature=temperature))
 
 

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -62,8 +61,8 @@ class Options:
     seeds: int = 3
     """How often to draw new pictures, for the mean and the spread."""
     fit_prior: bool = False
-    """Fit priors to the encoded training pictures: a mixture, a flow and, where pictures have labels, Gaussians by
-    attribute. The model gets the one under which the latent vectors of held-out pictures are likeliest."""
+    """Fit priors to the encoded training pictures: a mixture, a flow and, where pictures have labels, one Gaussian for
+    each combination of attributes. The model gets the one under which held-out pictures' latent vectors are likeliest."""
     fit_directions: bool = False
     """Fit the directions of attributes to all training pictures, instead of the few that train.py takes."""
     prior: Literal["mixture-100", "flow", "attributes"] | None = None
@@ -78,7 +77,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Fit, measure, print and write what is asked for. Raises ValueError if options and model don't fit together."""
+    """Fit what is asked for, measure, print, and write. Raises ValueError where options and model don't fit together."""
     folder, device = find_model(options.model), PartialState().device
     figures = Figures.read(folder)
     name = choose_dataset(options, figures)
@@ -154,8 +153,9 @@ def choose_dataset(options: Options, figures: Figures) -> str:
 
 def load_pictures(name: str, data_dir: Path, model: VAE, figures: Figures) -> tuple[Pictures, Pictures, int]:
     """Load training and test pictures as the model knows them, and how many training pictures were held out."""
-    load = partial(load_dataset, name, data_dir, image_size=model.config.image_size, channels=model.config.channels)
-    train, test = load("train"), load("test")
+    image_size, channels = model.config.image_size, model.config.channels
+    train = load_dataset(name, data_dir, "train", image_size=image_size, channels=channels)
+    test = load_dataset(name, data_dir, "test", image_size=image_size, channels=channels)
     training = figures.training
     if training and training.binarize:
         train, test = (split._replace(images=binarize(split.images, training.seed)) for split in (train, test))
