@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -62,8 +61,8 @@ class Options:
     seeds: int = 3
     """How often to draw new pictures, for the mean and the spread."""
     fit_prior: bool = False
-    """Fit priors to the encoded training pictures: a mixture, a flow and, where pictures have labels, Gaussians by
-    attribute. The model gets the one under which the latent vectors of held-out pictures are likeliest."""
+    """Fit priors to the encoded training pictures: a mixture, a flow and, where pictures have labels, one Gaussian for
+    each combination of attributes. The model gets the one under which held-out pictures' latent vectors are likeliest."""
     fit_directions: bool = False
     """Fit the directions of attributes to all training pictures, instead of the few that train.py takes."""
     prior: Literal["mixture-100", "flow", "attributes"] | None = None
@@ -78,7 +77,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Fit, measure, print and write what is asked for. Raises ValueError if options and model don't fit together."""
+    """Fit what is asked for, measure, print, and write. Raises ValueError where options and model don't fit together."""
     folder, device = find_model(options.model), PartialState().device
     figures = Figures.read(folder)
     name = choose_dataset(options, figures)
