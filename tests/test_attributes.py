@@ -30,9 +30,10 @@ from vae.attributes import (
 )
 from vae.attributes.model import RIDGE
 from vae.data import load_examples
-from vae.evaluate.features import Classifier, load_features
+from vae.evaluate.features import load_classifier
 from vae.generate import generate, latents
 from vae.images import to_unit
+from vae.prior import StandardNormal
 
 ATTRIBUTES = {"size": ("small", "medium", "large"), "colour": ("red", "blue"), "only": ("one",)}
 
@@ -392,6 +393,20 @@ def test_a_prior_of_one_class_makes_pictures_but_is_not_saved(model: VAE, tmp_pa
         model.save_pretrained(tmp_path)
 
 
+def test_a_model_whose_prior_is_its_classes_comes_back(model: VAE, tmp_path: Path) -> None:
+    z = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    model.directions = fit_attributes(z, (z[:, :1] > 0).long(), {"beard": ("no", "yes")})
+    model.prior = AttributePrior(model.directions)
+    model.save_pretrained(tmp_path)
+    loaded = VAE.from_pretrained(tmp_path)
+    assert isinstance(loaded.directions, ClassGaussians)
+    assert isinstance(loaded.prior, AttributePrior)
+    torch.testing.assert_close(generate(loaded, range(4)), generate(model, range(4)))
+    model.prior = StandardNormal(6)
+    model.save_pretrained(tmp_path)
+    assert isinstance(VAE.from_pretrained(tmp_path).prior, StandardNormal)
+
+
 def test_a_class_with_few_pictures_has_a_gaussian_too() -> None:
     z, labels = classes(100)
     rare = torch.cat([labels[:97], torch.full((3, 1), 3)])
@@ -407,8 +422,7 @@ def test_a_class_with_few_pictures_has_a_gaussian_too() -> None:
 
 @pytest.mark.parametrize(("name", "edited", "drawn"), [("mnist", 0.9, 0.9), ("fashion-mnist", 0.8, 0.8)])
 def test_bundled_models_give_the_class_asked_for(name: str, edited: float, drawn: float) -> None:
-    model, network = VAE.from_pretrained(name), load_features(name)
-    assert isinstance(network, Classifier)
+    model, network = VAE.from_pretrained(name), load_classifier(name)
     directions = model.directions
     assert isinstance(directions, ClassGaussians)
     ((attribute, values),) = directions.attributes.items()

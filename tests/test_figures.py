@@ -1,4 +1,4 @@
-"""metrics.json: what is written comes back, what is malformed or of other weights is refused, nothing private is in it."""
+"""metrics.json comes back as written; malformed figures, and those of other weights, are refused; it holds no path."""
 
 from __future__ import annotations
 
@@ -146,7 +146,8 @@ def test_a_published_command_holds_options_and_no_paths(tmp_path: Path) -> None:
         group=Group(lr=1e-3, shift=True),
     )
     assert published_command(config) == (
-        "python train.py --dataset folder --init 'first model' --no-compile --minutes None --sizes 1 2 --lr 0.001 --shift"
+        "python train.py --dataset folder --init 'first model' --no-compile --minutes None --sizes 1 2 --lr 0.001 "
+        "--shift"
     )
     assert published_command(Config()) == "python train.py"
     for init, last in (

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vae import VAE, GaussianMixture, save_prior
 from vae.attributes import Directions
-from vae.files import CONFIG, LATENTS, MAX_BYTES, METRICS, PRIOR, WEIGHTS, fingerprint, read_metrics, write, write_json
+from vae.files import CONFIG, LATENTS, MAX_BYTES, METRICS, PRIOR, WEIGHTS, fingerprint, write, write_json
 
 
 @pytest.fixture
@@ -233,14 +233,7 @@ def test_a_special_file_is_not_read(folder: Path) -> None:
         (folder / name).write_bytes(kept)
 
 
-# --- metrics, fingerprints, writes ---
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"[" * 100_000, b"\xff", b"{}" + b" " * 1_000_000])
-def test_metrics_that_cannot_be_read_are_none(tmp_path: Path, content: bytes) -> None:
-    assert read_metrics(tmp_path) == {}
-    (tmp_path / METRICS).write_bytes(content)
-    assert read_metrics(tmp_path) == {}
+# --- fingerprints and writes ---
 
 
 def test_a_fingerprint_is_of_the_numbers_alone(folder: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from vae.data import DATASETS
-from vae.files import read_config, read_metrics
+from vae.figures import Figures
+from vae.files import read_config
 from vae.hub import bundled_names, find_model, resolve_model
 
 
@@ -18,8 +19,9 @@ from vae.hub import bundled_names, find_model, resolve_model
 def test_bundled_models_are_those_of_their_dataset(name: str) -> None:
     folder = find_model(name)
     assert folder == Path("weights", name).resolve()
-    config, metrics, spec = read_config(folder), read_metrics(folder), DATASETS[name]
-    assert metrics["dataset"] == name
+    config, figures, spec = read_config(folder), Figures.read(folder), DATASETS[name]
+    assert figures.dataset is not None
+    assert figures.dataset.name == name
     assert (config.channels, config.image_size, config.attribution) == (
         spec.channels,
         spec.image_size,
@@ -44,6 +46,11 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
     for find in (find_model, resolve_model):
         with pytest.raises(ValueError, match="there is no model"):
             find(name)
+
+
+def test_a_path_is_never_a_repo() -> None:
+    with pytest.raises(ValueError, match=r"there is no model 'weights/typo'"):
+        find_model(Path("weights/typo"))
 
 
 def test_a_folder_hides_a_repo_but_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

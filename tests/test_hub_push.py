@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import TOKEN, Client, small_model
 from hub_server import Account, Hub, Repo
+from safetensors.torch import load
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -43,7 +45,11 @@ def test_one_commit_holds_all_and_comes_back_to_the_bit(hub: Hub, client: Client
     whole = WHOLE | {"prior.safetensors", "latents.safetensors", "generated.png"}  # made after training
     assert [commit["paths"] for commit in repo.commits] == [whole]
     for name in whole - {"README.md"}:
-        assert repo.files[name] == Path(FASHION, name).read_bytes(), name
+        there, here = repo.files[name], Path(FASHION, name).read_bytes()
+        if name.endswith(".safetensors"):  # an older one may have other metadata, and tensors that are not used
+            assert all(torch.equal(tensor, load(here)[key]) for key, tensor in load(there).items()), name
+        else:
+            assert there == here, name
     assert f'VAE.from_pretrained("{OURS}")' in card_of(repo)
     assert "![" in card_of(repo)
     assert client("pull", OURS, cache_dir=str(tmp_path)) == client("pull", FASHION)
@@ -236,7 +242,7 @@ def test_a_push_that_fails_at_the_end_loses_nothing(hub: Hub, tmp_path: Path) ->
     done = train(hub, tmp_path, *again)
     assert done.returncode == 0, done.stderr
     assert set(hub.repos[OURS].files) == WHOLE
-    assert json.loads(hub.repos[OURS].files["metrics.json"])["dataset"] == "folder"
+    assert json.loads(hub.repos[OURS].files["metrics.json"])["dataset"]["name"] == "folder"
 
 
 @pytest.mark.usefixtures("pictures")
@@ -257,7 +263,7 @@ def test_nobody_trains_for_a_push_that_will_be_refused(hub: Hub, tmp_path: Path)
     hub.log.clear()
     done = train(hub, tmp_path, "--push-only", "weights/typo", "--push-to-hub", OURS)
     assert done.returncode == 1
-    assert "weights/typo is no folder" in done.stderr
+    assert "there is no model 'weights/typo'" in done.stderr
     assert "Traceback" not in done.stderr
     assert hub.log == []
 
@@ -269,7 +275,7 @@ def test_an_interrupted_push_says_how_to_go_on(hub: Hub, tmp_path: Path) -> None
     def interrupt(request: Request) -> None:
         if "/commit/" in request.url.path:
             process.send_signal(signal.SIGINT)
-            while not over.wait(5):  # Python drops an interrupt that comes while it collects garbage
+            while not over.wait(20):  # Python drops an interrupt that comes while it collects garbage
                 process.send_signal(signal.SIGINT)
 
     hub.fault = interrupt

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from vae import VAE, Flow, GaussianMixture, StandardNormal, generate, save_prior
 from vae.attributes import AttributePrior, Directions, save_directions
-from vae.files import CONFIG, LATENTS, PRIOR, WEIGHTS, read_metrics
+from vae.figures import Figures
+from vae.files import CONFIG, LATENTS, PRIOR, WEIGHTS
 from vae.hub import bundled_names
 from vae.loss import overall_scale
 
@@ -73,8 +74,9 @@ def test_bundled_models_have_all_that_the_page_shows(name: str) -> None:
     assert generate(model, [0]).shape == (1, model.config.channels, model.config.image_size, model.config.image_size)
     assert not isinstance(model.prior, StandardNormal)
     assert model.directions is not None
-    metrics = read_metrics(Path("weights") / name)
-    assert metrics["test"]["scale"] == pytest.approx(overall_scale(model.log_scale).item())
+    figures = Figures.read(Path("weights", name))
+    assert figures.test is not None
+    assert figures.test.scale == pytest.approx(overall_scale(model.log_scale).item())
 
 
 @pytest.mark.parametrize("prior", [GaussianMixture(6, components=3), Flow(6, layers=2, width=8)])

@@ -1,15 +1,24 @@
 """Variational autoencoders of pictures, to read, to train and to play with.
 
-Read the modules in this order: `model` (encoder, reparameterization trick, decoder), `loss` (reconstruction and KL),
-`train.py` (the loop), `generate` (new pictures), `prior` (where they come from), `latent` (walks between them, and towards
-what labels say), `demo` (the page).
-
     from vae import VAE, generate
     model = VAE.from_pretrained("fashion-mnist")
     pictures = generate(model, seeds=range(16))  # (16, 1, 28, 28) in [0, 1]
+
+Read in this order:
+    model       encoder, reparameterization trick, decoder, VAE (its configuration: config)
+    loss        reconstruction log-likelihood, KL divergence, the bound
+    train.py    the loop (around it: training)
+    generate    new pictures, reconstructions, scores
+    prior       where new pictures come from
+    latent, attributes   walks through the latent space, and what labels know of it
+    evaluate, data, demo   how good a model is, what it learns from, the page
+    pretrained, hub, card, figures, files, decode   models and pictures as files, here and on the Hub
+
+Everywhere: pictures are (B, C, H, W) in [0, 1], latent vectors (B, D), likelihoods and divergences in nats. Bad input raises
+ValueError with one sentence that says what was wrong and what to do.
 """
 
-from vae.attributes import AttributePrior, Directions
+from vae.attributes import AttributePrior, ClassGaussians, Directions
 from vae.config import VAEConfig
 from vae.generate import decode, encode, generate, reconstruct, score
 from vae.latent import interpolate
@@ -19,6 +28,7 @@ from vae.prior import Flow, GaussianMixture, StandardNormal, load_prior, save_pr
 __all__ = [
     "VAE",
     "AttributePrior",
+    "ClassGaussians",
     "Directions",
     "Flow",
     "GaussianMixture",

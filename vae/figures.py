@@ -1,7 +1,7 @@
 """The figures of a model, as metrics.json holds them: typed, and parsed once, where the file is read.
 
-Likelihoods, bounds and divergences are means over pictures in nats, errors and similarities of pixels in [0, 1], PSNR in
-dB, accuracies, precision and recall parts from 0 to 1. A spread is the standard deviation over draws.
+Likelihoods, bounds and divergences are means over pictures, in nats; squared errors are of pixels in [0, 1], PSNR is in
+dB; accuracies, precision and recall are from 0 to 1. A spread is the standard deviation over draws.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationMetrics:
-    """New pictures beside real ones, by the features of the classifier of a dataset; accuracy is the classifier's own."""
+    """New pictures compared with real ones in the features of a dataset's classifier, which has this accuracy."""
 
     features: str
     accuracy: float | None = None

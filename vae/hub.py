@@ -49,7 +49,7 @@ def find_model(name: str | Path, *, revision: str | None = None, **hub_options: 
         return BUNDLED / name
     if is_folder(name):
         return Path(name)
-    repo = NAME.fullmatch(str(name))
+    repo = None if isinstance(name, Path) else NAME.fullmatch(name)  # a Path names a folder, however it looks
     if repo is None:
         choices = f"a folder, a Hub repo (owner/name) or one of {', '.join(bundled_names())}"
         raise ValueError(f"there is no model {str(name)!r}: name {choices}")

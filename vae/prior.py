@@ -102,7 +102,9 @@ class GaussianMixture(Prior):
         self.latent_dim, self.components = latent_dim, components
         self.register_buffer("weights", torch.full((components,), 1 / components))
         self.register_buffer("means", torch.zeros(components, latent_dim))
-        self.register_buffer("scale_tril", torch.eye(latent_dim).repeat(components, 1, 1))
+        identities = torch.zeros(components, latent_dim, latent_dim)
+        identities.diagonal(dim1=1, dim2=2).fill_(1)  # torch.eye would import all of torch.compile on the device "meta"
+        self.register_buffer("scale_tril", identities)
 
     def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
         eps = eps.to(self.means.device)

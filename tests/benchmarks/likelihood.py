@@ -2,9 +2,9 @@
 
     python tests/benchmarks/likelihood.py FOLDER
 
-Some pictures are so much likelier than others that all 10,000 are needed, but how much 5,000 samples add to a few hardly
-differs between them. So the bound of a few samples is measured on all test pictures, and what the rest of 5,000 adds to it
-on some of them, drawn by chance: the sum estimates the bound of 5,000 samples on all, without bias.
+The log-likelihood differs so much between pictures that all 10,000 are needed, but what 5,000 samples add to the bound
+of a few samples hardly differs. So the bound of a few samples is measured on all test pictures, and the gain of 5,000
+on a random subset: the sum is an unbiased estimate of the bound of 5,000 samples on all.
 """
 
 from __future__ import annotations

@@ -115,13 +115,11 @@ class Directions(AttributeModel):
         """
         positions = positions.cpu().float()
         self._check(positions)
-        shares = [
-            (1 - (own[:, None] - torch.arange(size)).abs()).clamp(min=0)  # one or two values have a share: (B, size)
-            for own, size in zip(positions.T, self.sizes, strict=True)
-        ]
-        together = torch.cat(shares, dim=1)  # (B, V)
-        place = self.mean + together @ self.effects
-        return place + columns(together, self._cells) @ self.interplay if self.groups else place
+        each = zip(positions.T, self.sizes, strict=True)
+        # The share of each value: of one or, between two, of both.
+        shares = torch.cat([(1 - (own[:, None] - torch.arange(size)).abs()).clamp(min=0) for own, size in each], dim=1)
+        place = self.mean + shares @ self.effects  # (B, D)
+        return place + columns(shares, self._cells) @ self.interplay if self.groups else place
 
     @cached_property
     def _cells(self) -> Tensor:
@@ -176,12 +174,10 @@ class Directions(AttributeModel):
             order = self._cells[own][here[own]].argsort(stable=True)
             own = own[order].view(size, len(own) // size)  # the combinations with each value, (size, Q)
             others = self._cells.masked_fill(here, starts[-1])[own.flatten()]  # the same without it
-            weights = columns(one_hot_values(values, self.sizes).float(), others).unflatten(
-                1, own.shape
-            )  # (B, size, Q)
-            added = (
-                self.effects[starts[index] : starts[index + 1], None] + weights.transpose(0, 1) @ self.interplay[own]
-            )
+            weights = columns(one_hot_values(values, self.sizes).float(), others)  # (B, size * Q)
+            weights = weights.unflatten(1, own.shape).transpose(0, 1)  # (size, B, Q)
+            effects = self.effects[starts[index] : starts[index + 1], None]  # (size, 1, D)
+            added = effects + weights @ self.interplay[own]  # (size, B, D)
             left = rest + added[values[:, index], rows] - added  # (size, B, D)
             error = self.whiten(left.flatten(0, 1)).square().sum(dim=1).view(size, -1)
             log_share = log_shares(self.shares[starts[index] : starts[index + 1]])

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -153,9 +154,8 @@ def choose_dataset(options: Options, figures: Figures) -> str:
 
 def load_pictures(name: str, data_dir: Path, model: VAE, figures: Figures) -> tuple[Pictures, Pictures, int]:
     """Load training and test pictures as the model knows them, and how many training pictures were held out."""
-    image_size, channels = model.config.image_size, model.config.channels
-    train = load_dataset(name, data_dir, "train", image_size=image_size, channels=channels)
-    test = load_dataset(name, data_dir, "test", image_size=image_size, channels=channels)
+    load = partial(load_dataset, name, data_dir, image_size=model.config.image_size, channels=model.config.channels)
+    train, test = load("train"), load("test")
     training = figures.training
     if training and training.binarize:
         train, test = (split._replace(images=binarize(split.images, training.seed)) for split in (train, test))

@@ -1,8 +1,8 @@
-"""Small classifiers, which come with the package: their features compare sets of pictures, their predictions judge edits.
+"""Small classifiers that come with the package: their features compare sets of pictures, their predictions judge edits.
 
-A network for photographs is a poor judge of digits and drawings, so each dataset here has a classifier of its own, trained
-by `python -m vae.evaluate.features --dataset mnist`. Distances in the features of two networks can't be compared, so the
-weights are fixed.
+A network for photographs is a poor judge of digits and drawings, so each dataset here has a classifier of its own,
+trained by `python -m vae.evaluate.features --dataset mnist`. Distances in the features of two networks can't be
+compared, so the weights are fixed.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ def _new_classifier(channels: int, image_size: int, attributes: Attributes) -> C
 
 @torch.no_grad()
 def extract_features(network: Classifier, x: Tensor) -> Tensor:
-    """Compute the features of pictures, (N, C, H, W) uint8 or in [0, 1], in chunks -> (N, F) on the network's device."""
+    """Compute features of pictures, (N, C, H, W) uint8 or in [0, 1], in chunks -> (N, F) on the network's device."""
     return torch.cat([network.features(part) for part in _parts(network, x)])
 
 
 @torch.no_grad()
 def classify(network: Classifier, x: Tensor) -> Tensor:
-    """Predict the attributes of pictures, (N, C, H, W) uint8 or in [0, 1], in chunks -> (N, attributes) on its device."""
+    """Predict attributes of pictures, (N, C, H, W) uint8 or in [0, 1], in chunks -> (N, attributes) on its device."""
     return torch.cat([network.predict(part) for part in _parts(network, x)])
 
 
@@ -155,7 +155,7 @@ def main(
     data_dir: Path = Path("data"),
     epochs: int = EPOCHS,
 ) -> None:
-    """Train the classifier of a dataset, which takes a few minutes, and write it in float16 to where `load_classifier` finds it.
+    """Train the classifier of a dataset and write it, in float16, to where `load_classifier` finds it: a few minutes.
 
     Args:
         dataset: What to train on.

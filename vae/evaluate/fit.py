@@ -39,10 +39,10 @@ def default_num_held_out(pictures: int) -> int:
 def fit_priors(
     model: VAE, pictures: Pictures, num_held_out: int, components: Iterable[int] = (100,)
 ) -> list[FittedPrior]:
-    """Fit mixtures of so many components, a flow and, for labelled pictures, `AttributePrior` to encoded training pictures.
+    """Fit mixtures of so many components, a flow and, if pictures have labels, `AttributePrior` to encoded pictures.
 
-    The last num_held_out pictures, which train.py held out, too, calibrate the mixtures and rank the priors. The one under
-    which their latent vectors are likeliest comes first.
+    The last num_held_out training pictures, which train.py held out, too, calibrate the mixtures and rank the priors:
+    the one under which their latent vectors are likeliest comes first.
     """
     posterior = encode_images(model, pictures.images)
     generator = torch.Generator().manual_seed(0)

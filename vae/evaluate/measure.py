@@ -53,7 +53,7 @@ def describe_dataset(name: str) -> DatasetFacts:
 
 @torch.no_grad()
 def calibrate(model: VAE, images: Tensor, tilt: float = SPECTRAL_TILT) -> None:
-    """Set the model's log_scale to the one under which images, (N, C, H, W) uint8, are likeliest; the weights are kept."""
+    """Set the model's log_scale, and nothing else, to where images, (N, C, H, W) uint8, are likeliest."""
     generator = torch.Generator(images.device).manual_seed(0)
     likelihood = model.config.likelihood
     error = torch.zeros_like(model.log_scale)
@@ -140,9 +140,9 @@ def encode_images(model: VAE, images: Tensor) -> DiagonalGaussian:
 def measure_latents(model: VAE, images: Tensor) -> LatentMetrics:
     """Measure how the latent space is used by images, (N, C, H, W) uint8; see `latent_use`.
 
-    mutual_information and marginal_kl are those of a draw among the N images: for new images, a lower and an upper bound.
-    The KL divergence to a fitted prior bounds both from the other side, since no prior is nearer to the posteriors than
-    their own mixture.
+    mutual_information and marginal_kl are those of a draw among the N images: for new images, a lower and an upper
+    bound. The KL divergence to a fitted prior bounds both from the other side, since no prior is nearer to the
+    posteriors than their own mixture.
     """
     posterior = encode_images(model, images)
     z = posterior.sample(torch.Generator().manual_seed(0))
@@ -190,8 +190,8 @@ def measure_generation(
 
     features: what to call those features.
     priors: other priors to draw from, besides N(0, I) and the model's own; one comparison is returned for each.
-    pictures: how many of every kind to compare, of the test set the first; other ones for each of the `seeds` draws. The
-        training pictures show the best that figures can be.
+    pictures: how many of every kind to compare, of the test set the first; other ones for each of the `seeds` draws.
+        The training pictures show the best that figures can be.
     Raises ValueError if there are too few pictures to compare.
     """
     pictures = min(pictures, len(test.images), len(train.images))
@@ -232,7 +232,7 @@ def measure_generation(
 
 
 def draw_samples(model: VAE, images: Tensor) -> Image.Image:
-    """Draw images, (N, C, H, W) uint8, their reconstructions, and new pictures of seeds 0 to 31 from N(0, I) and the prior."""
+    """Draw images, (N, C, H, W) uint8, reconstructions, and new pictures from N(0, I) and the prior, seeds 0 to 31."""
     x = to_unit(images[:COLUMNS].to(model.log_scale.device))
     rows = [x, reconstruct(model, x), generate(model, range(2 * COLUMNS), prior=StandardNormal())]
     if not isinstance(model.prior, StandardNormal):

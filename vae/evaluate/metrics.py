@@ -19,15 +19,15 @@ PCA_NUMBERS = 100_000_000  # pixel values that PCA is fitted to at most: 400 MB
 def bits_per_dimension(elbo: float, dimensions: int, likelihood: Likelihood) -> float | None:
     """Convert an ELBO in nats to the bits that one 8-bit pixel value takes under the model.
 
-    A density over [0, 1] times the width 1/255 of a pixel value is a probability, to good accuracy where the scale of the
-    likelihood is much wider than that. None for `bernoulli`, which is no density, and for `mse`, whose σ is not fitted.
+    A density over [0, 1] times the width 1/255 of a pixel value is a probability, to good accuracy where the scale of
+    the likelihood is much wider. None for `bernoulli`, which is no density, and for `mse`, whose σ is not fitted.
     """
     if likelihood not in ("gaussian", "spectral"):
         return None
     return -elbo / (dimensions * math.log(2)) + math.log2(255)
 
 
-# --- distances between two sets of pictures, by their features -----------------------------------------------------------
+# --- distances between two sets of pictures, by their features -------------------------------------------------------
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -53,7 +53,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 class PrecisionRecall(NamedTuple):
-    """The fraction of generated pictures that lie among real ones, and of real pictures that lie among generated ones."""
+    """The fractions of generated pictures that lie among real ones, and of real ones among generated ones."""
 
     precision: float
     recall: float
@@ -97,7 +97,7 @@ def _check_features(a: Tensor, b: Tensor, more_than: int) -> None:
 
 
 def active_units(means: Tensor) -> int:
-    """Count the latent dimensions whose posterior mean, (N, D), varies over the data by more than 0.01 (Burda et al.)."""
+    """Count the latent dimensions whose posterior mean, (N, D), has a variance over the data above ACTIVE_VARIANCE."""
     return int((means.cpu().double().var(dim=0, correction=0) > ACTIVE_VARIANCE).sum())
 
 
@@ -110,7 +110,7 @@ class LatentUse(NamedTuple):
 
 
 def latent_use(mean: Tensor, logvar: Tensor, z: Tensor, chunk: int = 1000) -> LatentUse:
-    """Split the mean KL divergence into the mutual information of x and z and that of the aggregate posterior to N(0, I).
+    """Split the mean KL divergence into the mutual information of x and z and the KL of the aggregate posterior.
 
     mean, logvar: of the posterior of N pictures, (N, D); z: one sample of each, (N, D). The aggregate posterior q(z) is
     taken to be the mixture of these N posteriors. Up to the noise of the samples,
@@ -133,7 +133,7 @@ def latent_use(mean: Tensor, logvar: Tensor, z: Tensor, chunk: int = 1000) -> La
 
 
 def pca_mse(train: Tensor, test: Tensor, components: int) -> float:
-    """Compute the mean squared error of PCA, fitted to train, on test pictures, both (N, C, H, W) uint8; pixels in [0, 1].
+    """Compute the mean squared error, pixels in [0, 1], of PCA fitted to train on test, both (N, C, H, W) uint8.
 
     PCA is the best linear autoencoder of the same size: a VAE should do better.
     """

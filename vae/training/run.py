@@ -98,7 +98,8 @@ class Run:
         self.step, self.seconds = 0, 0.0
         self.history: list[Look] = []
         self.looks, self.looking_seconds = 0, 0.0
-        self.best, self.kept = -math.inf, None  # type: float, VAE | None
+        self.best = -math.inf
+        self.kept: VAE | None = None
 
         self.accelerator, self.options, self.split, self.output = accelerator, options, split, output
         self.figures, self.bound = figures, bound
