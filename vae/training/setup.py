@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vae.config import VAEConfig
 from vae.data import Pictures, binarize, load_dataset
+from vae.decode import Values
 from vae.evaluate.fit import default_num_held_out
 from vae.figures import Figures, TrainingRecord
 from vae.hub import find_model
@@ -48,6 +49,9 @@ class DataOptions:
     """Side of the pictures; only for `celeba` and `folder`, which otherwise take 64."""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour; only for `celeba` and `folder`, which otherwise take 3."""
+    pixel_range: Values = "auto"
+    """How pictures of more than 8 bits become 8 bits, of `celeba` and `folder`: `auto` scales each by the range that it
+    uses, `full` takes the whole range of the type, which keeps a dark picture dark."""
     validation: int | None = None
     """Training pictures to hold out, the last ones, and to choose the best weights by: by default a tenth of them, 2,000
     at most."""
@@ -89,7 +93,12 @@ def load_split(accelerator: Accelerator, options: DataOptions, config: VAEConfig
     """
     with accelerator.main_process_first():
         load = partial(
-            load_dataset, options.dataset, options.data_dir, image_size=config.image_size, channels=config.channels
+            load_dataset,
+            options.dataset,
+            options.data_dir,
+            image_size=config.image_size,
+            channels=config.channels,
+            pixel_range=options.pixel_range,
         )
         pictures = load("train")
         images = pictures.images.to(accelerator.device)
