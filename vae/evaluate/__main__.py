@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from vae.attributes import AttributePrior
 from vae.card import model_card
-from vae.data import DATASETS, Attributes, Pictures, binarize, load_dataset
+from vae.data import DATASETS, HUB, Attributes, Pictures, binarize, load_dataset
 from vae.decode import Values
 from vae.evaluate.features import CLASSIFIERS, load_classifier
 from vae.evaluate.features import train as train_classifier
@@ -148,7 +148,7 @@ def choose_dataset(options: Options, figures: Figures) -> str:
             raise ValueError(f"--write needs a folder of yours, and {options.model} is in the cache of the Hub")
         if own and name != own:
             raise ValueError(f"{options.model} was trained on {own}: leave out --dataset or --write")
-    if name not in DATASETS:
+    if name is None or not (name in DATASETS or name.startswith(HUB)):
         raise ValueError(
             f"{options.model} doesn't say what it was trained on: name one of {', '.join(DATASETS)} with --dataset"
         )
