@@ -15,11 +15,11 @@ if __name__ == "__main__":  # Ctrl-C or SIGTERM in the seconds that the imports 
 
 import math
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from vae.config import Likelihood, VAEConfig
-from vae.data import DATASETS, augment
+from vae.data import OWN, Pictures, augment, short_name, spec_of
 from vae.evaluate.measure import describe_dataset
 from vae.figures import Figures, TrainingRecord, published_command
 from vae.hub import check_write
@@ -43,6 +43,7 @@ from vae.training.setup import (
     Split,
     initial_model,
     initial_record,
+    load_own,
     load_split,
     make_accelerator,
 )
@@ -134,18 +135,25 @@ class TrainConfig:
             raise ValueError(f"--prior flow needs --latent-dim 2 or more, got {self.model.latent_dim}")
 
 
-def train(config: TrainConfig) -> None:
-    """Train as config says. Raises ValueError if that can't be done, or gives nothing better than random weights."""
+def train(config: TrainConfig, pictures: Any = None) -> None:
+    """Train as config says. Raises ValueError if that can't be done, or gives nothing better than random weights.
+
+    pictures: to train on, instead of the dataset that config names: a tensor, an array, a `torch.utils.data.Dataset` or a
+        `datasets.Dataset`, see `vae.data.as_pictures`.
+    """
+    if pictures is not None:
+        config = replace(config, data=replace(config.data, dataset=OWN))
     threads = choose_threads()
     accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile)
     accelerator.print(threads)
     set_seed(config.run.seed, device_specific=True)
     first = VAE.from_pretrained(config.model.init) if config.model.init else None
-    model_config = describe_model(config, first)
-    folder = config.output.output or Path("weights", config.data.dataset)
+    own = load_own(config.data, pictures)
+    model_config = describe_model(config, first, own["train"] if own else None)
+    folder = config.output.output or Path("weights", short_name(config.data.dataset))
     if first and first.origin and first.origin.resolve() == folder.resolve():
         raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
-    split = load_split(accelerator, config.data, model_config, config.run.seed)
+    split = load_split(accelerator, config.data, model_config, config.run.seed, own)
     repo = config.output.push_to_hub
     if repo and accelerator.is_main_process:
         check_write(repo, private=config.output.private or None)
@@ -200,9 +208,11 @@ def train(config: TrainConfig) -> None:
             push(folder, repo, config.output.private)
 
 
-def describe_model(config: TrainConfig, first: VAE | None) -> VAEConfig:
-    """Make the config of the model. Raises ValueError if it is not allowed."""
-    spec = DATASETS[config.data.dataset]
+def describe_model(config: TrainConfig, first: VAE | None, own: Pictures | None = None) -> VAEConfig:
+    """Make the config of a model, of own pictures if there are such. Raises ValueError if it is not allowed."""
+    spec = spec_of(config.data.dataset)
+    if own:
+        spec = replace(spec, channels=own.images.shape[1], image_size=own.images.shape[-1])
     credits = [spec.attribution, first.config.attribution if first else ""]
     return VAEConfig(
         image_size=spec.image_size if config.data.image_size is None else config.data.image_size,
