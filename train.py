@@ -1,7 +1,7 @@
 """Train a variational autoencoder: python train.py --dataset fashion-mnist
 
-One loop, on any device and any number of processes that accelerate knows. It leaves a whole folder that
-`VAE.from_pretrained` loads: weights, configuration, figures measured on the test set, pictures and a card.
+One loop, on any device and any number of processes that Hugging Face Accelerate supports. It leaves a folder that
+`VAE.from_pretrained` loads: weights, configuration, measurements on the test set, pictures and a model card.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from vae.training.setup import (
 from vae.training.threads import choose_threads
 
 MAX_GRAD_NORM = 1.0
-FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of a prior that is learned
+FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of --prior flow
 
 
 @dataclass
@@ -60,7 +60,7 @@ class ModelOptions:
     latent_dim: int = 64
     """Numbers in a latent vector. More give sharper reconstructions and a latent space that is harder to sample."""
     width: int = 32
-    """Channels at the finest resolution; twice as many take about three times as long."""
+    """Channels at the finest resolution."""
     depth: int = 2
     """Residual blocks at each resolution."""
     init: str | None = None
@@ -73,21 +73,21 @@ class LossOptions:
     """What to maximize: reconstruction log-likelihood minus KL divergence."""
 
     likelihood: Likelihood = "spectral"
-    """How a pixel is scored. gaussian has one calibrated σ, spectral one for each frequency, which is the sharpest;
-    bernoulli is for black-and-white pictures; mse is the tutorial's, and blurs."""
+    """How a pixel is scored. gaussian has one calibrated σ, spectral one for each frequency, which gives sharper pictures;
+    bernoulli is for black-and-white pictures; mse is the tutorial's, with σ = 1, and blurs."""
     tilt: float = SPECTRAL_TILT
-    """How far the scales of `spectral` follow the spectrum of the errors, from 0 (not at all) to 1. More is sharper, and
-    too much from the start lets a training fail."""
+    """For `spectral`: 0 uses the same σ for all frequencies, 1 the σ measured at each. Values near 1 from the start can make
+    training fail."""
     beta: float = 1.0
-    """Weight of the KL divergence. 1 gives the evidence lower bound; more gives fewer and smoother latents."""
+    """Weight of the KL divergence. 1 gives the evidence lower bound; with more, fewer latent dimensions are used."""
     kl_warmup: float = 0.0
-    """Part of the run, 0 to 1, in which the weight of the KL divergence rises from 0 to beta."""
+    """Fraction of the run in which the weight of the KL divergence rises from 0 to beta."""
     samples: int = 1
-    """Latent vectors to draw for each picture. More than one train the importance-weighted bound (IWAE), which comes nearer
-    to the log-likelihood, at the cost of a decoding each: good for the end of a training (--init)."""
+    """Latent vectors to draw for each picture. More than one train the importance-weighted bound (IWAE), which is nearer to
+    the log-likelihood; each costs one more pass of the decoder. Good for the end of a training (--init)."""
     prior: Literal["normal", "flow"] = "normal"
-    """What the KL divergence pulls towards: N(0, I), or a flow that learns with the model where its latents lie, and is
-    saved as its prior."""
+    """What the KL divergence pulls towards: N(0, I), or a normalizing flow that is trained jointly and saved as the model's
+    prior."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tilt <= 1:
@@ -107,7 +107,7 @@ class OptimizerOptions:
     lr: float = 4e-3
     """Peak learning rate: it rises over the first 3 % of the run, then falls along a cosine."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """bf16 is up to twice as fast on recent GPUs and CPUs (AVX-512 BF16, AMX); fp16 is for older GPUs."""
+    """bf16 is faster on recent GPUs and CPUs (AVX-512 BF16, AMX); fp16 is for older GPUs."""
     compile: bool = False
     """Compile the model with torch.compile: a minute at the start, then faster steps on most GPUs. On a CPU it needs a
     C++ compiler and seldom pays."""
