@@ -15,7 +15,7 @@ from torch.distributions import Independent, MixtureSameFamily, MultivariateNorm
 
 from vae import StandardNormal
 from vae.config import Likelihood
-from vae.evaluate.measure import calibrate, evaluate
+from vae.evaluate.measure import evaluate
 from vae.evaluate.metrics import (
     PrecisionRecall,
     active_units,
@@ -26,7 +26,7 @@ from vae.evaluate.metrics import (
     precision_recall,
 )
 from vae.images import psnr, ssim, to_unit
-from vae.loss import elbo, importance_weighted, importance_weighted_bound, log_likelihood
+from vae.loss import calibrate, elbo, importance_weighted, importance_weighted_bound, log_likelihood
 from vae.model import DiagonalGaussian
 from vae.prior import Flow, GaussianMixture
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import small_model
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from vae import VAE
+from vae import VAE, calibrate, score
 from vae.data import as_pictures, load_dataset, load_examples, split_pictures
 from vae.figures import Figures, last_part
 from vae.images import to_pil, to_unit
@@ -49,12 +50,8 @@ def test_a_script_of_ten_lines_trains_on_ones_own(kind: str, tmp_path: Path) -> 
         "config = TrainConfig(model=ModelOptions(latent_dim=8, width=8, depth=1), run=RunOptions(epochs=10))\n"
         "train(config, pictures=pictures)\n"
     )
-    command, environment = [sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"\d+ pictures to train on and \d+ to test; ", done.stderr)
+    said = run_script(script, tmp_path)
+    assert re.search(r"\d+ pictures to train on and \d+ to test; ", said)
     folder = tmp_path / "weights" / "own"
     model, figures = VAE.from_pretrained(folder), Figures.read(folder)
     assert (model.config.image_size, model.config.channels) == (28, 1)
@@ -67,6 +64,64 @@ def test_a_script_of_ten_lines_trains_on_ones_own(kind: str, tmp_path: Path) -> 
     if kind == "hub":
         assert model.directions
         assert [*model.directions.attributes["label"]] == list("abcdefghij")
+
+
+LOOP = """
+import torch
+from vae import VAE, VAEConfig, calibrate
+from vae.data import batches, load_examples
+from vae.loss import elbo, mean_error, optimal_log_scale
+
+images = load_examples("fashion-mnist").images  # (240, 1, 28, 28) uint8
+model = VAE(VAEConfig(image_size=28, channels=1, latent_dim=8, width=8, depth=1))
+optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+for epoch in range(20):
+    for x in batches(images, 24, seed=0, epoch=epoch):  # (24, 1, 28, 28) in [0, 1]
+        output, likelihood = model(x), model.config.likelihood
+        scale = optimal_log_scale(mean_error(x, output.reconstruction.detach(), likelihood), likelihood)
+        loss = -elbo(x, output, likelihood, scale).total.mean() / x[0].numel()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+calibrate(model, images)  # σ, which is 1 before
+model.eval().save_pretrained("mine")
+"""
+
+
+def run_script(script: str, folder: Path) -> str:
+    """Run a script in that folder; return what it says on stderr."""
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_a_loop_of_ones_own_ends_in_a_calibrated_model(tmp_path: Path) -> None:
+    run_script(LOOP, tmp_path)
+    x = to_unit(load_examples("fashion-mnist").images)
+    model = VAE.from_pretrained(tmp_path / "mine")
+    calibrated = score(model, x).mean()
+    error = (model(x).reconstruction - x).square().mean().sqrt()
+    torch.testing.assert_close(model.log_scale.exp(), error, rtol=0.05, atol=0)
+    model.log_scale.zero_()
+    assert calibrated > 0 > score(model, x).mean() + 500
+
+
+def test_calibration_changes_nothing_but_the_scale() -> None:
+    images = load_examples("fashion-mnist").images
+    for mode in (True, False):
+        model = small_model().train(mode)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        calibrate(model, images)
+        scale = model.log_scale.clone()
+        calibrate(model, to_unit(images), chunk=100)
+        torch.testing.assert_close(model.log_scale, scale, rtol=0.1, atol=0.01)  # of other noise
+        assert model.training == mode
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed == {"log_scale"}
 
 
 # --- tensors, arrays and Datasets ------------------------------------------------------------------------------------

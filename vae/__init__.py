@@ -22,6 +22,7 @@ from vae.attributes import AttributePrior, ClassGaussians, Directions
 from vae.config import VAEConfig
 from vae.generate import decode, encode, generate, reconstruct, score
 from vae.latent import interpolate
+from vae.loss import calibrate
 from vae.model import VAE
 from vae.prior import Flow, GaussianMixture, StandardNormal, load_prior, save_prior
 
@@ -34,6 +35,7 @@ __all__ = [
     "GaussianMixture",
     "StandardNormal",
     "VAEConfig",
+    "calibrate",
     "decode",
     "encode",
     "generate",

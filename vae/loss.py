@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vae.config import Likelihood
+from vae.images import to_unit
 from vae.model import VAE, VAEOutput, kl_divergence
 from vae.prior import Prior, StandardNormal
 
@@ -120,6 +121,25 @@ def optimal_log_scale(error: Tensor, likelihood: Likelihood, tilt: float = SPECT
 def overall_scale(log_scale: Tensor) -> Tensor:
     """Compute σ from a log_scale of any shape, a scalar: over frequencies, the root mean square."""
     return (2 * log_scale).exp().mean().sqrt()
+
+
+@torch.no_grad()
+def calibrate(model: VAE, images: Tensor, tilt: float = SPECTRAL_TILT, *, chunk: int = 500) -> None:
+    """Set the scale of a trained model's likelihood, and nothing else, to where images are likeliest.
+
+    A model has a scale of 1 until this is called: a loop of one's own ends with it, or the ELBO is of far too wide a σ.
+    images: a few thousand of the training set, (N, C, H, W) uint8 or float in [0, 1], on any device.
+    chunk: pictures at once, which bounds the memory.
+    """
+    likelihood, device, was_training = model.config.likelihood, model.log_scale.device, model.training
+    generator = torch.Generator(device).manual_seed(0)
+    error = torch.zeros_like(model.log_scale)
+    model.eval()
+    for part in images.split(chunk):
+        x = (to_unit(part) if part.dtype == torch.uint8 else part).to(device)
+        error += mean_error(x, model(x, generator).reconstruction, likelihood) * (len(part) / len(images))
+    model.train(was_training)
+    model.log_scale.copy_(optimal_log_scale(error, likelihood, tilt))
 
 
 class ELBO(NamedTuple):

@@ -27,11 +27,8 @@ from vae.figures import (
 from vae.generate import encode, generate, reconstruct
 from vae.images import enlarge, grid, psnr, ssim, to_unit
 from vae.loss import (
-    SPECTRAL_TILT,
     elbo,
     importance_weighted_bound,
-    mean_error,
-    optimal_log_scale,
     overall_scale,
 )
 from vae.model import VAE, DiagonalGaussian
@@ -52,18 +49,6 @@ def describe_dataset(name: str) -> DatasetFacts:
 
 
 # --- one model, one set of pictures ----------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def calibrate(model: VAE, images: Tensor, tilt: float = SPECTRAL_TILT) -> None:
-    """Set the model's log_scale, and nothing else, to where images, (N, C, H, W) uint8, are likeliest."""
-    generator = torch.Generator(images.device).manual_seed(0)
-    likelihood = model.config.likelihood
-    error = torch.zeros_like(model.log_scale)
-    for part in images.split(CHUNK):
-        x = to_unit(part)
-        error += mean_error(x, model(x, generator).reconstruction, likelihood) * (len(part) / len(images))
-    model.log_scale.copy_(optimal_log_scale(error, likelihood, tilt))
 
 
 @torch.no_grad()

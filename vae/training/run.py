@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from vae.data import batches
 from vae.evaluate.fit import directions_of
-from vae.evaluate.measure import calibrate, draw_samples, evaluate
+from vae.evaluate.measure import draw_samples, evaluate
 from vae.evaluate.metrics import pca_mse
 from vae.figures import Figures, Look, TestMetrics
 from vae.images import to_unit
-from vae.loss import ELBO, importance_weighted_bound, overall_scale
+from vae.loss import ELBO, calibrate, importance_weighted_bound, overall_scale
 from vae.model import VAE
 from vae.training.output import Output
 from vae.training.setup import Split
