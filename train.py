@@ -1,7 +1,7 @@
 """Train a variational autoencoder: python train.py --dataset fashion-mnist
 
-One loop, on any device and any number of processes that accelerate knows. It leaves a whole folder that
-`VAE.from_pretrained` loads: weights, configuration, figures measured on the test set, pictures and a card.
+One loop, on any device and any number of processes that Hugging Face Accelerate supports. It leaves a folder that
+`VAE.from_pretrained` loads: weights, configuration, measurements on the test set, pictures and a model card.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if __name__ == "__main__":  # Ctrl-C or SIGTERM in the seconds that the imports 
 
 import math
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from vae.config import Likelihood, VAEConfig
-from vae.data import DATASETS, augment
+from vae.data import OWN, Pictures, augment, short_name, spec_of
 from vae.evaluate.measure import describe_dataset
 from vae.figures import Figures, TrainingRecord, published_command
 from vae.hub import check_write
@@ -43,13 +43,14 @@ from vae.training.setup import (
     Split,
     initial_model,
     initial_record,
+    load_own,
     load_split,
     make_accelerator,
 )
 from vae.training.threads import choose_threads
 
 MAX_GRAD_NORM = 1.0
-FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of a prior that is learned
+FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of --prior flow
 
 
 @dataclass
@@ -59,7 +60,7 @@ class ModelOptions:
     latent_dim: int = 64
     """Numbers in a latent vector. More give sharper reconstructions and a latent space that is harder to sample."""
     width: int = 32
-    """Channels at the finest resolution; twice as many take about three times as long."""
+    """Channels at the finest resolution."""
     depth: int = 2
     """Residual blocks at each resolution."""
     init: str | None = None
@@ -72,21 +73,21 @@ class LossOptions:
     """What to maximize: reconstruction log-likelihood minus KL divergence."""
 
     likelihood: Likelihood = "spectral"
-    """How a pixel is scored. gaussian has one calibrated σ, spectral one for each frequency, which is the sharpest;
-    bernoulli is for black-and-white pictures; mse is the tutorial's, and blurs."""
+    """How a pixel is scored. gaussian has one calibrated σ, spectral one for each frequency, which gives sharper pictures;
+    bernoulli is for black-and-white pictures; mse is the tutorial's, with σ = 1, and blurs."""
     tilt: float = SPECTRAL_TILT
-    """How far the scales of `spectral` follow the spectrum of the errors, from 0 (not at all) to 1. More is sharper, and
-    too much from the start lets a training fail."""
+    """For `spectral`: 0 uses the same σ for all frequencies, 1 the σ measured at each. Values near 1 from the start can make
+    training fail."""
     beta: float = 1.0
-    """Weight of the KL divergence. 1 gives the evidence lower bound; more gives fewer and smoother latents."""
+    """Weight of the KL divergence. 1 gives the evidence lower bound; with more, fewer latent dimensions are used."""
     kl_warmup: float = 0.0
-    """Part of the run, 0 to 1, in which the weight of the KL divergence rises from 0 to beta."""
+    """Fraction of the run in which the weight of the KL divergence rises from 0 to beta."""
     samples: int = 1
-    """Latent vectors to draw for each picture. More than one train the importance-weighted bound (IWAE), which comes nearer
-    to the log-likelihood, at the cost of a decoding each: good for the end of a training (--init)."""
+    """Latent vectors to draw for each picture. More than one train the importance-weighted bound (IWAE), which is nearer to
+    the log-likelihood; each costs one more pass of the decoder. Good for the end of a training (--init)."""
     prior: Literal["normal", "flow"] = "normal"
-    """What the KL divergence pulls towards: N(0, I), or a flow that learns with the model where its latents lie, and is
-    saved as its prior."""
+    """What the KL divergence pulls towards: N(0, I), or a normalizing flow that is trained jointly and saved as the model's
+    prior."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tilt <= 1:
@@ -106,7 +107,7 @@ class OptimizerOptions:
     lr: float = 4e-3
     """Peak learning rate: it rises over the first 3 % of the run, then falls along a cosine."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """bf16 is up to twice as fast on recent GPUs and CPUs (AVX-512 BF16, AMX); fp16 is for older GPUs."""
+    """bf16 is faster on recent GPUs and CPUs (AVX-512 BF16, AMX); fp16 is for older GPUs."""
     compile: bool = False
     """Compile the model with torch.compile: a minute at the start, then faster steps on most GPUs. On a CPU it needs a
     C++ compiler and seldom pays."""
@@ -134,18 +135,25 @@ class TrainConfig:
             raise ValueError(f"--prior flow needs --latent-dim 2 or more, got {self.model.latent_dim}")
 
 
-def train(config: TrainConfig) -> None:
-    """Train as config says. Raises ValueError if that can't be done, or gives nothing better than random weights."""
+def train(config: TrainConfig, pictures: Any = None) -> None:
+    """Train as config says. Raises ValueError if that can't be done, or gives nothing better than random weights.
+
+    pictures: to train on, instead of the dataset that config names: a tensor, an array, a `torch.utils.data.Dataset` or a
+        `datasets.Dataset`, see `vae.data.as_pictures`.
+    """
+    if pictures is not None:
+        config = replace(config, data=replace(config.data, dataset=OWN))
     threads = choose_threads()
     accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile)
     accelerator.print(threads)
     set_seed(config.run.seed, device_specific=True)
     first = VAE.from_pretrained(config.model.init) if config.model.init else None
-    model_config = describe_model(config, first)
-    folder = config.output.output or Path("weights", config.data.dataset)
+    own = load_own(config.data, pictures)
+    model_config = describe_model(config, first, own["train"] if own else None)
+    folder = config.output.output or Path("weights", short_name(config.data.dataset))
     if first and first.origin and first.origin.resolve() == folder.resolve():
         raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
-    split = load_split(accelerator, config.data, model_config, config.run.seed)
+    split = load_split(accelerator, config.data, model_config, config.run.seed, own)
     repo = config.output.push_to_hub
     if repo and accelerator.is_main_process:
         check_write(repo, private=config.output.private or None)
@@ -200,9 +208,11 @@ def train(config: TrainConfig) -> None:
             push(folder, repo, config.output.private)
 
 
-def describe_model(config: TrainConfig, first: VAE | None) -> VAEConfig:
-    """Make the config of the model. Raises ValueError if it is not allowed."""
-    spec = DATASETS[config.data.dataset]
+def describe_model(config: TrainConfig, first: VAE | None, own: Pictures | None = None) -> VAEConfig:
+    """Make the config of a model, of own pictures if there are such. Raises ValueError if it is not allowed."""
+    spec = spec_of(config.data.dataset)
+    if own:
+        spec = replace(spec, channels=own.images.shape[1], image_size=own.images.shape[-1])
     credits = [spec.attribution, first.config.attribution if first else ""]
     return VAEConfig(
         image_size=spec.image_size if config.data.image_size is None else config.data.image_size,

@@ -35,7 +35,7 @@ from vae.demo.interpolate import MAX_STEPS, walk
 from vae.demo.models import Models
 from vae.demo.page import MAX_SEED, in_one_sentence
 from vae.demo.reconstruct import give_back
-from vae.demo.uploads import MAX_UPLOAD_BYTES, Decoder, read_own_file, read_upload
+from vae.demo.uploads import MAX_UPLOAD_BYTES, Decoder, _read_once, read_own_file, read_upload
 from vae.files import plain
 from vae.hub import bundled_names
 from vae.images import to_pil, to_uint8
@@ -493,7 +493,7 @@ def test_visitors_files_are_not_decoded_in_this_process(
         pytest.fail("a visitor's file was decoded here")
 
     expected, _ = read_upload(sneaker, 28, 1)
-    read_upload.cache_clear()
+    _read_once.cache_clear()
     monkeypatch.setattr(Image, "open", decode)
     again, note = read_upload(sneaker, 28, 1)
     assert torch.equal(again, expected)
@@ -502,10 +502,10 @@ def test_visitors_files_are_not_decoded_in_this_process(
 
 def test_a_decoder_that_takes_too_long_or_dies_is_replaced(sneaker: str, hostile: ModuleType) -> None:
     decoder = Decoder(seconds=0.2)
-    slow = b"P3 3000 3000 255\n" + b"1 2 3\n" * 3_000_000
+    slow = hostile.png_of(7000, 7000)
     decoder.start()
     with pytest.raises(ValueError, match="could not be decoded in time"):
-        decoder.read(slow, "slow.ppm", 28)
+        decoder.read(slow, "slow.png", 28)
     decoder.seconds = 60
     data = Path(sneaker).read_bytes()
     assert decoder.read(data, "sneaker.png", 28).image.size == (28, 28)
@@ -515,6 +515,24 @@ def test_a_decoder_that_takes_too_long_or_dies_is_replaced(sneaker: str, hostile
     assert decoder.read(data, "sneaker.png", 28).image.size == (28, 28)
     assert "Image" in repr(decoder.read(data, "sneaker.png", 28))
     decoder.close()
+
+
+def test_a_picture_that_cannot_be_decoded_is_not_tried_at_every_slide(
+    model: VAE, upload_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (upload_folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    tries = []
+    read = Decoder.read
+
+    def counted(*arguments: Any) -> Any:
+        tries.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(Decoder, "read", counted)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"^broken.png could not be read|^broken.png is not a picture"):
+            give_back(model, str(upload_folder / "broken.png"), "auto")
+    assert len(tries) == 1
 
 
 def test_a_crowd_before_the_decoder_is_told_so(sneaker: str) -> None:

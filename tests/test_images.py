@@ -231,6 +231,12 @@ def test_a_webp_canvas_is_measured_before_it_is_allocated(monkeypatch: pytest.Mo
         read_picture(canvas)
 
 
+def test_a_long_picture_in_letters_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^the picture has too many numbers as text: make it smaller first$"):
+        read_picture(b"P3 2000 2000 255\n" + b"1 2 3\n" * 400_000)
+    assert read_picture(b"P2 2 1 255\n7 9\n").image.getpixel((1, 0)) == 9
+
+
 def test_a_large_photograph_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:
     gradient = Image.linear_gradient("L").resize((3000, 2000)).convert("RGB")
     sizes = []

@@ -288,7 +288,7 @@ def test_help_teaches_every_option() -> None:
         assert f"--{name}" in done.stdout
     for name in ("mixed-precision", "compile", "kl-warmup", "evaluations"):
         assert f"--{name}" in done.stdout
-    assert "measure their own noise" in " ".join(done.stdout.replace("│", " ").split())
+    assert "one calibrated σ" in " ".join(done.stdout.replace("│", " ").split())
 
 
 def test_json_holds_only_what_json_can(pictures: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 MAX_PIXELS = 50_000_000  # a few hundred kilobytes of PNG can unfold to gigabytes
 MAX_DECODED_BYTES = 256_000_000  # of the file's own pixels: 50 million of 16-bit RGBA would be 400 MB
 MAX_SCANS = 32  # of a JPEG; progressive ones have about ten, and each costs a pass over all pixels
+MAX_TEXT_BYTES = 2_000_000  # of a PPM in letters, which is read slowly
 WORKER_BYTES = 440 * 2**20  # of memory that the page's process may take: with the page itself less than 1.5 GB
 WORKER_SECONDS = 1.5  # of processor time for a picture; a telephone's photograph takes a tenth of it
 
@@ -103,6 +104,8 @@ def _check_before_opening(data: bytes) -> None:
     """Check what Pillow doesn't tell, or tells only once it has taken the memory."""
     if data[:2] == b"\xff\xd8" and _count_scans(data) > MAX_SCANS:
         raise _TooMuchError(f"more than {MAX_SCANS} scans")
+    if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MAX_TEXT_BYTES:
+        raise _TooMuchError("too many numbers as text")
     if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":  # two canvases are allocated on opening
         width, height = (int.from_bytes(data[start : start + 3], "little") + 1 for start in (24, 27))
         if width * height > MAX_PIXELS:

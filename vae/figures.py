@@ -284,8 +284,12 @@ def _options(config: Any) -> list[str]:
 
 
 def last_part(word: str) -> str:
-    """Reduce a path to its last part, which says nothing of the machine; leave owner/name of the Hub as it is."""
-    if REPO.fullmatch(word) and not Path(word).exists():
+    """Reduce a path to its last part, which says nothing of the machine; leave owner/name of the Hub as it is.
+
+    So are its datasets, written hub:owner/name:split:column.
+    """
+    repo = word.removeprefix("hub:").partition(":")[0] if word.startswith("hub:") else word
+    if REPO.fullmatch(repo) and not Path(repo).exists():
         return word
     return re.split(r"[/\\]", word.rstrip("/\\"))[-1]
 

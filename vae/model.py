@@ -1,6 +1,4 @@
-"""The variational autoencoder, top to bottom in the order in which the idea is told.
-
-Encoder, reparameterization trick, decoder, and the model that joins them.
+"""The variational autoencoder, in reading order: encoder, reparameterization trick, decoder, and the model that joins them.
 
 Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014, https://arxiv.org/abs/1312.6114
 """
@@ -19,11 +17,14 @@ from vae.pretrained import Pretrained
 LOGVAR_BOUND = 10.0  # std between 0.007 and 148, and exp(logvar) finite even in float16
 
 
-# --- encoder: a picture becomes a Gaussian, and a sample of it -------------------------------------------------------
+# --- encoder: a picture becomes a Gaussian, from which a latent vector is drawn ---------------------------------------
 
 
 class ResidualBlock(nn.Module):
-    """Add two normalised 3x3 convolutions to their input, (B, C, H, W) -> same shape (He et al. 2016, v2)."""
+    """Compute x + two pre-activation 3x3 convolutions of x, (B, C, H, W) -> same shape.
+
+    He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, https://arxiv.org/abs/1603.05027
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Encoder(nn.Module):
         features = self.trunk(x)  # (B, F)
         # In float32 whatever the trunk ran in: exp(logvar) and the KL are where half precision overflows.
         mean, logvar = self.mean(features).float(), self.logvar(features).float()  # (B, D) each
-        # A smooth bound: a hard one has no gradient beyond it.
+        # A smooth bound: clamp() has no gradient outside its range.
         return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
 
 
@@ -86,7 +87,7 @@ class DiagonalGaussian(NamedTuple):
         return self.mean
 
     def repeat(self, times: int) -> DiagonalGaussian:
-        """Return the posteriors of all examples, over and over, (times * B, D) each."""
+        """Return the posteriors of the whole batch repeated, (times * B, D) each."""
         return DiagonalGaussian(self.mean.repeat(times, 1), self.logvar.repeat(times, 1))
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -158,7 +159,7 @@ class VAEOutput(NamedTuple):
     reconstruction: pictures in [0, 1], (B, C, H, W).
     posterior: q(z|x) of each picture.
     z: the sample that was decoded, (B, D).
-    logits: the reconstruction before its sigmoid, (B, C, H, W), from which likelihoods are computed without rounding.
+    logits: the reconstruction before its sigmoid, (B, C, H, W); the Bernoulli likelihood needs its full precision.
     """
 
     reconstruction: Tensor
@@ -170,8 +171,8 @@ class VAEOutput(NamedTuple):
 class VAE(Pretrained):
     """A variational autoencoder of square pictures: `encode`, `decode`, and both in `forward`.
 
-    Works in the type of its own weights (float32, or after `.half()`, `.bfloat16()`, `.double()`); posteriors, noise and
-    likelihoods are at least float32. `vae.pretrained` adds `from_pretrained`, `save_pretrained` and `push_to_hub`.
+    Works in the type of its own weights (float32, or after `.half()`, `.bfloat16()`, `.double()`); posteriors, noise,
+    logits and likelihoods are float32. `vae.pretrained` adds `from_pretrained`, `save_pretrained` and `push_to_hub`.
     """
 
     log_scale: Tensor
@@ -181,7 +182,7 @@ class VAE(Pretrained):
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
         # ln of the calibrated σ of p(x|z), in units of the [0, 1] pixel range: one number, or one for each frequency
-        # (spectral). See vae.loss.
+        # (spectral); see vae.loss. Measured after training by vae.evaluate.measure.calibrate.
         size = self.config.image_size
         shape = (self.config.channels, size, size) if self.config.likelihood == "spectral" else ()
         self.register_buffer("log_scale", torch.zeros(shape))
@@ -191,7 +192,7 @@ class VAE(Pretrained):
         expected = (self.config.channels, self.config.image_size, self.config.image_size)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ValueError(f"expected pictures of shape (batch, {', '.join(map(str, expected))}), got {(*x.shape,)}")
-        return self.encoder(x.to(self.log_scale.dtype))
+        return self.encoder(x.to(self.log_scale.dtype))  # the type of the weights, too
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the pictures in [0, 1], (B, C, H, W), of latent vectors z, (B, D). Raises ValueError on another shape."""
@@ -200,13 +201,13 @@ class VAE(Pretrained):
         return torch.sigmoid(self.decode_logits(z))
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """Return the pictures of `decode` before their sigmoid, from which likelihoods are computed without rounding."""
+        """Return the pictures of `decode` before their sigmoid."""
         return self.decoder(z.to(self.log_scale.dtype))
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None, samples: int = 1) -> VAEOutput:
         """Encode x, (B, C, H, W) in [0, 1], draw one z for each picture, and decode it.
 
-        With more `samples` than one, the output is as if of x.repeat(samples, 1, 1, 1), which is encoded only once.
+        With several `samples`, the output equals that of x.repeat(samples, 1, 1, 1), but x is encoded only once.
         """
         posterior = self.encode(x).repeat(samples)
         z = posterior.sample(generator)

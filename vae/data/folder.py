@@ -158,7 +158,7 @@ def read_layout(paths: Sequence[str]) -> Layout:
         return Layout(sides, None, [], said)
     index = {name: number for number, name in enumerate(found)}
     classes = [index.get(parts[depth], -1) if len(parts) > depth else len(found) for parts in folders]
-    names = _distinct([*found, NO_CLASS][:values])
+    names = distinct_names([*found, NO_CLASS][:values])
     listed = ", ".join(names[: min(len(found), MAX_GROUPS)]) + (", …" if len(found) > MAX_GROUPS else "")
     said = f"{len(found):,} classes from the names of folders ({listed})"
     if strays:
@@ -179,7 +179,7 @@ def _depth_of_splits(folders: Collection[tuple[str, ...]]) -> int | None:
     return None
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
+def distinct_names(names: Iterable[str]) -> list[str]:
     """Make names printable, at most MAX_NAME letters long, and no two the same."""
     shown: dict[str, None] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Where training pictures come from: torchvision, CelebA, avatars, folders of pictures."""
+"""Where training pictures come from: torchvision, CelebA, avatars, folders of pictures, the Hub."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from vae.data.avatars import load_avatars
 from vae.data.cache import Entry, PictureCache
 from vae.data.folder import Side, choose_test, count, describe_left_out, find_files, look_at, printable, read_layout
-from vae.data.specs import DATASETS, Pictures
+from vae.data.own import MIN_PICTURES, load_hub
+from vae.data.specs import DATASETS, HUB, OWN, Pictures, spec_of
 from vae.decode import Values
 
-MIN_PICTURES = 10  # in a folder
 AVATAR_SEEDS = {"train": range(60_000), "test": range(100_000, 110_000)}
 CELEBA_PARTITIONS = {"train": "0", "test": "2"}  # 1 is for validation, for which train.py holds out pictures itself
 NO_SIDE = "is in none of the folders for training and testing"
@@ -31,7 +31,7 @@ def load_dataset(
     channels: int | None = None,
     pixel_range: Values = "auto",
 ) -> Pictures:
-    """Load a split of the dataset called `name` in DATASETS from the files in data_dir.
+    """Load a split of the dataset called `name` from the files in data_dir, or from the Hub.
 
     mnist, fashion-mnist: torchvision's files, downloaded if they are missing and there is a network.
     avatars: drawn, if they are not there yet; the pictures of a seed are always the same.
@@ -40,13 +40,16 @@ def load_dataset(
         splits; else about a tenth is test, by the hash of each file (`vae.data.folder.choose_test`). Where pictures lie in
         several folders, at most 1,000, the name of its folder is each picture's attribute "folder". What was understood
         and which files are left out is said on stderr. Pictures are mapped from the cache (`vae.data.cache`).
-    image_size, channels: of celeba and folder, whose pictures are cut to squares; the others have their own.
-    pixel_range: of celeba and folder: how pictures of more than 8 bits become 8 bits, see `vae.decode.read_picture`.
+    hub:owner/name[:split[:column]]: a dataset of the Hub, see `vae.data.own.load_hub`.
+    image_size, channels: of celeba, folder and hub, whose pictures are cut to squares; the others have their own.
+    pixel_range: of the same: how pictures of more than 8 bits become 8 bits, see `vae.decode.read_picture`.
     Raises ValueError in one sentence that says what is missing and what to do.
     """
-    if name not in DATASETS:
-        raise ValueError(f"there is no dataset {name!r}: choose one of {', '.join(DATASETS)}")
-    spec, data_dir = DATASETS[name], Path(data_dir)
+    spec, data_dir = spec_of(name), Path(data_dir)
+    if name == OWN:
+        raise ValueError("own pictures are given from Python: train(TrainConfig(), pictures=...)")
+    if name.startswith(HUB):
+        return load_hub(name, image_size=image_size, channels=channels, pixel_range=pixel_range)[split]
     if name in ("celeba", "folder"):
         load = _load_celeba if name == "celeba" else _load_folder
         return load(

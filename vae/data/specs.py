@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
 from vae.data.avatars import ATTRIBUTES as AVATAR_ATTRIBUTES
+from vae.figures import REPO, last_part
 
 Attributes = Mapping[str, Sequence[str]]  # what is known of each picture: the names of the values of each attribute
 
@@ -90,6 +92,30 @@ DATASETS = {
         licence="as your pictures are",
     ),
 }
+HUB = "hub:"  # before owner/name[:split[:column]], a dataset of the Hub
+OWN = "own"  # what `train` was given from Python
+
+
+def spec_of(name: str) -> DatasetSpec:
+    """Return what is known of a dataset: of DATASETS, of the Hub, or one's own. Raises ValueError if there is none."""
+    if name in DATASETS:
+        return DATASETS[name]
+    if name == OWN:
+        return DatasetSpec("Own pictures", 3, 64, "your own pictures", "as your pictures are")
+    if name.startswith(HUB):
+        place = name.removeprefix(HUB).partition(":")[0]
+        if Path(place).exists() or not REPO.fullmatch(place):
+            return DatasetSpec(short_name(name), 3, 64, "a dataset of your own", "as your pictures are")
+        source = f"https://huggingface.co/datasets/{place}"
+        return DatasetSpec(place, 3, 64, source, "as its page on the Hub says", hub_id=place)
+    raise ValueError(
+        f"there is no dataset {name!r}: choose one of {', '.join(DATASETS)}, or {HUB}owner/name of the Hub"
+    )
+
+
+def short_name(name: str) -> str:
+    """Return what to call a folder for a model of that dataset: of one of the Hub, the last part of its name."""
+    return last_part(name.removeprefix(HUB).partition(":")[0]).rpartition("/")[2] if name.startswith(HUB) else name
 
 
 class Pictures(NamedTuple):

@@ -28,15 +28,28 @@ MAX_WAITING = 8  # visitors who wait for the one decoder
 SAFELY = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 
 
-@lru_cache(maxsize=64)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
 def read_upload(path: str, image_size: int, channels: int, values: Values = "auto") -> tuple[Tensor, str | None]:
     """Read a visitor's picture as a model sees it, (C, image_size, image_size) in [0, 1], and what was done to its values.
 
     Raises ValueError in one sentence if the path leads out of this page's upload cache, is no regular file of at most
     MAX_UPLOAD_BYTES, or if the picture can't be read.
     """
-    data, name = read_own_file(path), os.path.basename(path)
-    image, note = DECODER.read(data, name, OVERSAMPLING * image_size, values)
+    read = _read_once(path, image_size, channels, values)
+    if isinstance(read, str):
+        raise ValueError(read)
+    return read
+
+
+@lru_cache(maxsize=64)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
+def _read_once(path: str, image_size: int, channels: int, values: Values) -> tuple[Tensor, str | None] | str:
+    """Read a visitor's picture, or return why it can't be decoded: to try again would take as long as before."""
+    data = read_own_file(path)
+    try:
+        image, note = DECODER.read(data, os.path.basename(path), OVERSAMPLING * image_size, values)
+    except BusyError:
+        raise
+    except ValueError as error:
+        return str(error)
     return to_tensor(image, image_size, channels), note
 
 
@@ -70,6 +83,10 @@ def _is_inside(path: str, folder: str) -> bool:
     return Path(folder) in Path(path).parents
 
 
+class BusyError(ValueError):
+    """Too many visitors wait for the decoder."""
+
+
 class Decoder:
     """A process that decodes pictures, one at a time, and a spare one for when it takes too long and is ended."""
 
@@ -81,9 +98,9 @@ class Decoder:
         self._ready: set[int] = set()
 
     def read(self, data: bytes, name: str, side: int, values: Values = "auto") -> Picture:
-        """Do as `vae.decode.read_picture`, there. Raises ValueError as it does, and if too many visitors wait."""
+        """Do as `vae.decode.read_picture`, there. Raises ValueError as it does, BusyError if too many wait."""
         if not self._room.acquire(blocking=False):
-            raise ValueError("many visitors send pictures just now: try again in a moment")
+            raise BusyError("many visitors send pictures just now: try again in a moment")
         try:
             with self._lock:
                 answer = self._ask(json.dumps({"name": name, "side": side, "values": values}).encode(), data)

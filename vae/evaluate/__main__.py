@@ -16,7 +16,8 @@ from accelerate import PartialState
 
 from vae.attributes import AttributePrior
 from vae.card import model_card
-from vae.data import DATASETS, Attributes, Pictures, binarize, load_dataset
+from vae.data import DATASETS, HUB, Attributes, Pictures, binarize, load_dataset
+from vae.decode import Values
 from vae.evaluate.features import CLASSIFIERS, load_classifier
 from vae.evaluate.features import train as train_classifier
 from vae.evaluate.fit import FittedPrior, default_num_held_out, directions_of, fit_priors
@@ -53,6 +54,8 @@ class Options:
     """Where the files of the dataset are, as for train.py."""
     dataset: str | None = None
     """What to measure on, by default what the model was trained on."""
+    pixel_range: Values = "auto"
+    """How pictures of more than 8 bits become 8 bits, as for train.py."""
     samples: int = 100
     """Samples of z for each picture in the importance-weighted bound."""
     pictures: int = 500
@@ -88,7 +91,7 @@ def main(options: Options) -> None:
         if options.fit_prior:
             raise ValueError(f"{options.model} learned its prior in training: leave --fit-prior out")
         trained_with = copy.deepcopy(model.prior).to(device)
-    train, test, num_held_out = load_pictures(name, options.data_dir, model, figures)
+    train, test, num_held_out = load_pictures(name, options, model, figures)
 
     fitted = fit_priors(model, train, num_held_out) if options.fit_prior else []
     chosen = choose_prior(model, fitted, options)
@@ -145,16 +148,23 @@ def choose_dataset(options: Options, figures: Figures) -> str:
             raise ValueError(f"--write needs a folder of yours, and {options.model} is in the cache of the Hub")
         if own and name != own:
             raise ValueError(f"{options.model} was trained on {own}: leave out --dataset or --write")
-    if name not in DATASETS:
+    if name is None or not (name in DATASETS or name.startswith(HUB)):
         raise ValueError(
             f"{options.model} doesn't say what it was trained on: name one of {', '.join(DATASETS)} with --dataset"
         )
     return name
 
 
-def load_pictures(name: str, data_dir: Path, model: VAE, figures: Figures) -> tuple[Pictures, Pictures, int]:
+def load_pictures(name: str, options: Options, model: VAE, figures: Figures) -> tuple[Pictures, Pictures, int]:
     """Load training and test pictures as the model knows them, and how many training pictures were held out."""
-    load = partial(load_dataset, name, data_dir, image_size=model.config.image_size, channels=model.config.channels)
+    load = partial(
+        load_dataset,
+        name,
+        options.data_dir,
+        image_size=model.config.image_size,
+        channels=model.config.channels,
+        pixel_range=options.pixel_range,
+    )
     train, test = load("train"), load("test")
     training = figures.training
     if training and training.binarize:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vae.data.specs import DATASETS, Pictures
+from vae.data.specs import Pictures, spec_of
 from vae.evaluate.features import Classifier, accuracy, classify, extract_features
 from vae.evaluate.metrics import active_units, bits_per_dimension, frechet_distance, latent_use, precision_recall
 from vae.figures import (
@@ -22,6 +22,7 @@ from vae.figures import (
     LatentMetrics,
     LikelihoodMetrics,
     TestMetrics,
+    last_part,
 )
 from vae.generate import encode, generate, reconstruct
 from vae.images import enlarge, grid, psnr, ssim, to_unit
@@ -43,9 +44,11 @@ EDITED = 2000  # test pictures whose attributes are edited
 
 
 def describe_dataset(name: str) -> DatasetFacts:
-    """Return what the card says of the dataset called `name` in DATASETS."""
-    spec = vars(DATASETS[name])
-    return DatasetFacts(name=name, **{key: spec[key] for key in DatasetFacts.__dataclass_fields__ if key != "name"})
+    """Return what the card says of a dataset; of one on this machine's disk, without its path."""
+    spec = vars(spec_of(name))
+    return DatasetFacts(
+        name=last_part(name), **{key: spec[key] for key in DatasetFacts.__dataclass_fields__ if key != "name"}
+    )
 
 
 # --- one model, one set of pictures ----------------------------------------------------------------------------------

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from vae.config import VAEConfig
-from vae.data import Pictures, binarize, load_dataset
+from vae.data import HUB, Pictures, as_pictures, binarize, load_dataset, load_hub, spec_of, split_pictures
+from vae.data.folder import Side
+from vae.decode import Values
 from vae.evaluate.fit import default_num_held_out
 from vae.figures import Figures, TrainingRecord
 from vae.hub import find_model
@@ -39,15 +42,21 @@ def make_accelerator(mixed_precision: str, compile: bool) -> Accelerator:
 class DataOptions:
     """What to learn."""
 
-    dataset: Literal["avatars", "mnist", "fashion-mnist", "celeba", "folder"] = "fashion-mnist"
-    """`folder` takes every picture under --data-dir, of any format and size."""
+    dataset: Literal["avatars", "mnist", "fashion-mnist", "celeba", "folder"] | str = "fashion-mnist"
+    """`folder` takes every picture under --data-dir, of any format and size; `hub:owner/name[:split[:column]]` a dataset of
+    the Hub, or a folder that `datasets` reads."""
     data_dir: Path = Path("data")
     """Where the files of the dataset are. mnist and fashion-mnist are downloaded into it if they are missing, avatars are
     drawn."""
     image_size: int | None = None
-    """Side of the pictures; only for `celeba` and `folder`, which otherwise take 64."""
+    """Side of the pictures; only for `celeba` and `folder`, which otherwise take 64, and `hub`, which takes the first
+    picture's, at most 64."""
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for colour; only for `celeba` and `folder`, which otherwise take 3."""
+    """1 for grey, 3 for colour; only for `celeba` and `folder`, which otherwise take 3, and `hub`, which takes the first
+    picture's."""
+    pixel_range: Values = "auto"
+    """How pictures of more than 8 bits become 8 bits, of `celeba`, `folder` and `hub`: `auto` scales each by the range that it
+    uses, `full` takes the whole range of the type, which keeps a dark picture dark."""
     validation: int | None = None
     """Training pictures to hold out, the last ones, and to choose the best weights by: by default a tenth of them, 2,000
     at most."""
@@ -58,6 +67,7 @@ class DataOptions:
     --likelihood bernoulli, this is how the log-likelihoods in papers are measured."""
 
     def __post_init__(self) -> None:
+        spec_of(self.dataset)
         if not 0 <= self.shift <= 16:
             raise ValueError(f"--shift must be a number of pixels from 0 to 16, got {self.shift}")
         if self.validation is not None and self.validation < 1:
@@ -81,15 +91,44 @@ class Split(NamedTuple):
     labelled: Pictures
 
 
-def load_split(accelerator: Accelerator, options: DataOptions, config: VAEConfig, seed: int) -> Split:
+def load_own(options: DataOptions, pictures: Any = None) -> dict[Side, Pictures] | None:
+    """Load pictures that say themselves which shape they have: given ones, or of the Hub; None if options name others.
+
+    Raises ValueError as `vae.data.as_pictures` does.
+    """
+    shape: dict[str, Any] = {"image_size": options.image_size, "channels": options.channels}
+    if pictures is not None:
+        return split_pictures(as_pictures(pictures, pixel_range=options.pixel_range, **shape))
+    if options.dataset.startswith(HUB):
+        return load_hub(options.dataset, pixel_range=options.pixel_range, **shape)
+    return None
+
+
+def load_split(
+    accelerator: Accelerator,
+    options: DataOptions,
+    config: VAEConfig,
+    seed: int,
+    own: Mapping[Side, Pictures] | None = None,
+) -> Split:
     """Load the pictures of a model of that config onto the device, the main process first.
 
+    own: what `load_own` has loaded before.
     seed: of the one black-and-white draw of each picture that is measured on, if they are binarized.
     Raises ValueError if the pictures can't be had, or none would be left to train on.
     """
     with accelerator.main_process_first():
-        load = partial(
-            load_dataset, options.dataset, options.data_dir, image_size=config.image_size, channels=config.channels
+        load = (
+            own.__getitem__
+            if own
+            else partial(
+                load_dataset,
+                options.dataset,
+                options.data_dir,
+                image_size=config.image_size,
+                channels=config.channels,
+                pixel_range=options.pixel_range,
+            )
         )
         pictures = load("train")
         images = pictures.images.to(accelerator.device)

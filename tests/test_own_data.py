@@ -1,0 +1,331 @@
+"""Pictures of one's own: given from Python, or read through Hugging Face's `datasets`."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from vae import VAE
+from vae.data import as_pictures, load_dataset, load_examples, split_pictures
+from vae.figures import Figures, last_part
+from vae.images import to_pil, to_unit
+
+SCRIPTS = {
+    "tensor": "pictures = images",
+    "array": "pictures = images.permute(0, 2, 3, 1).float().div(255).numpy()",
+    "dataset": "pictures = torch.utils.data.TensorDataset(images, labels[:, 0])",
+    "hub": (
+        "import datasets\n"
+        "from vae.images import to_pil, to_unit\n"
+        "named = {'image': [to_pil(to_unit(image)) for image in images], 'label': labels[:, 0].tolist()}\n"
+        "pictures = datasets.Dataset.from_dict(named).cast_column('label', datasets.ClassLabel(names=list('abcdefghij')))"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_script_of_ten_lines_trains_on_ones_own(kind: str, tmp_path: Path) -> None:
+    if kind == "hub":
+        pytest.importorskip("datasets")
+    script = (
+        "import torch\n"
+        "from train import ModelOptions, RunOptions, TrainConfig, train\n"
+        "from vae.data import load_examples\n"
+        "images, labels, _ = load_examples('fashion-mnist')\n"
+        f"{SCRIPTS[kind]}\n"
+        "config = TrainConfig(model=ModelOptions(latent_dim=8, width=8, depth=1), run=RunOptions(epochs=10))\n"
+        "train(config, pictures=pictures)\n"
+    )
+    command, environment = [sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d+ pictures to train on and \d+ to test; ", done.stderr)
+    folder = tmp_path / "weights" / "own"
+    model, figures = VAE.from_pretrained(folder), Figures.read(folder)
+    assert (model.config.image_size, model.config.channels) == (28, 1)
+    assert figures.dataset
+    assert figures.dataset.name == "own"
+    assert figures.training
+    assert figures.test
+    assert figures.training.pictures + figures.training.validation_pictures + figures.test.pictures == 240
+    assert (model.directions is not None) == (kind in ("dataset", "hub"))
+    if kind == "hub":
+        assert model.directions
+        assert [*model.directions.attributes["label"]] == list("abcdefghij")
+
+
+# --- tensors, arrays and Datasets ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Noise, (12, 3, 20, 20) uint8."""
+    return torch.randint(256, (12, 3, 20, 20), generator=torch.Generator().manual_seed(0)).byte()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda images: images,
+        lambda images: images.numpy(),
+        lambda images: images.permute(0, 2, 3, 1),
+        lambda images: images.float() / 255,
+        lambda images: images.double().numpy() / 255,
+        lambda images: images.half() / 255,
+        lambda images: (images.float() / 255).numpy().astype(">f4"),
+        lambda images: images.flip(3).numpy()[..., ::-1],  # which torch does not take
+        lambda images: TensorDataset(images),
+        lambda images: TensorDataset(images.permute(0, 2, 3, 1), torch.zeros(12)[:, None].long()),
+        lambda images: Listed([Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]),
+        lambda images: Listed([np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images]),
+        lambda images: Streamed([*images]),
+    ],
+)
+def test_the_same_pictures_in_every_form(images: Tensor, given: Callable[[Tensor], Any]) -> None:
+    pictures = as_pictures(given(images))
+    assert torch.equal(pictures.images, images)
+    assert pictures.labels.shape == (12, 0)
+    assert pictures.attributes == {}
+
+
+class Listed(Dataset):
+    def __init__(self, items: list[Any], **attributes: Any) -> None:
+        self.items = items
+        vars(self).update(attributes)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+class Streamed(IterableDataset):
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Any:
+        return iter(self.items)
+
+
+class Endless(Dataset):
+    def __getitem__(self, index: int) -> Any:
+        return torch.zeros(3, 20, 20)
+
+
+def test_grey_pictures_need_no_channel(images: Tensor) -> None:
+    assert torch.equal(as_pictures(images[:, 0]).images, images[:, :1])
+    masks = as_pictures(images[:, 0] > 127).images
+    assert torch.equal(masks, 255 * (images[:, :1] > 127).byte())
+
+
+def test_pictures_are_made_as_the_options_say(images: Tensor) -> None:
+    pictures = as_pictures(images, image_size=16, channels=1).images
+    assert pictures.shape == (12, 1, 16, 16)
+    wide = Listed([Image.new("RGB", (200 + index, 100), (index, 0, 0)) for index in range(12)])
+    assert as_pictures(wide).images.shape == (12, 3, 64, 64)  # files are made no larger than this
+    assert as_pictures(torch.zeros(12, 100, 120)).images.shape == (12, 1, 100, 100)  # tensors are as they are
+    deep = Listed([Image.fromarray(np.full((20, 20), 4095, np.uint16)) for _ in range(12)])
+    assert as_pictures(deep).images.unique().tolist() == [255]
+    assert as_pictures(deep, pixel_range="full").images.unique().tolist() == [16]
+
+
+def test_labels_are_what_sliders_can_be_made_of(images: Tensor, capsys: pytest.CaptureFixture[str]) -> None:
+    forms = (0, True, np.int64(2), np.uint8(3), torch.tensor(4), torch.tensor([5]))
+    items = [(image, forms[index % 6]) for index, image in enumerate(images)]
+    pictures = as_pictures(Listed(items))
+    assert pictures.labels[:, 0].tolist() == [0, 1, 2, 3, 4, 5] * 2
+    assert pictures.attributes == {"class": ["0", "1", "2", "3", "4", "5"]}
+    names = as_pictures(Listed(items, classes=["a", "b", "c", "d", "d", "\n"])).attributes["class"]
+    assert names == ["a", "b", "c", "d", "d (2)", "�"]
+    assert capsys.readouterr().err == ""
+    for value, reason in ((-1, "some pictures have no value of it"), (5000, "more than 1,000 values are too many")):
+        pictures = as_pictures(Listed([*items[:11], (images[11], value)]))
+        assert pictures.labels.shape == (12, 0)
+        assert pictures.attributes == {}
+        assert f"the label 'class' is left out: {reason}" in capsys.readouterr().err
+
+
+ZERO = torch.zeros(3, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (
+            [ZERO] * 12,
+            "pictures should be a tensor, an array, a torch.utils.data.Dataset or a datasets.Dataset, got list",
+        ),
+        (torch.zeros(12, 400), "should be (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels, got (12, 400)"),
+        (torch.zeros(12, 4, 20, 20), "with 1 or 3 channels, got (12, 4, 20, 20)"),
+        (torch.zeros(12, 20, 0), "got (12, 20, 0)"),
+        (torch.zeros(12, 20, 20).long(), "should be uint8, or numbers from 0 to 1, got torch.int64"),
+        (255 * torch.ones(12, 20, 20), "should be numbers from 0 to 1, got 255 to 255: rescale them"),
+        (torch.full((12, 20, 20), torch.nan), "should be numbers from 0 to 1, got nan to nan"),
+        (np.array([["a"]]), "should be uint8, or numbers from 0 to 1, got <U1"),
+        (torch.zeros(9, 20, 20), "there are 9 pictures: at least 10 are needed"),
+        ({"train": ZERO, "test": ZERO}, "these are several splits: give one of train, test"),
+        (Endless(), "the dataset has no length: give it __len__, or make it an IterableDataset"),
+        (Listed([ZERO, "a.png"]), "picture 1 should be a tensor, an array or one of PIL, got str"),
+        (Listed([ZERO, ZERO - 1]), "picture 1 should be numbers from 0 to 1, got -1 to -1"),
+        (Listed([(ZERO, 1, 2)]), "picture 0 comes with 2 more things"),
+        (Listed([(ZERO, "cat")]), "the label of picture 0 should be a whole number, got 'cat'"),
+        (Listed([(ZERO, 0.5)]), "the label of picture 0 should be a whole number, got 0.5"),
+        (Listed([(ZERO, 1)] * 9 + [ZERO]), "some pictures have labels and some have none"),
+    ],
+)
+def test_what_cant_be_trained_on_gets_one_sentence(source: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
+        as_pictures(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_never_changes_sides() -> None:
+    pictures = load_examples("fashion-mnist")
+    sides = split_pictures(pictures)
+    assert len(sides["train"].images) + len(sides["test"].images) == 240
+    assert 10 <= len(sides["test"].images) <= 40
+    for side in sides.values():
+        assert len(side.labels.unique()) > 3  # mixed
+        for image, label in zip(side.images[:5], side.labels[:5], strict=True):  # each has its own label still
+            (index,) = (pictures.images == image).flatten(1).all(dim=1).nonzero().flatten()
+            assert label == pictures.labels[index]
+    fewer = split_pictures(pictures._replace(images=pictures.images[::3], labels=pictures.labels[::3]))
+    for name in ("train", "test"):
+        before = {image.numpy().tobytes() for image in sides[name].images}
+        assert {image.numpy().tobytes() for image in fewer[name].images} <= before
+    with pytest.raises(ValueError, match="all pictures are the same"):
+        split_pictures(as_pictures(torch.zeros(12, 20, 20)))
+
+
+# --- Hugging Face's datasets -----------------------------------------------------------------------------------------
+
+
+def png(image: Tensor) -> bytes:
+    file = io.BytesIO()
+    to_pil(to_unit(image)).save(file, "png")
+    return file.getvalue()
+
+
+def of_hub(images: Tensor, **columns: Any) -> Any:
+    """A `datasets.Dataset` with pictures as PNG in the column "photo"."""
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"id": list(range(len(images))), "photo": [{"bytes": png(i)} for i in images]})
+    table = table.cast_column("photo", datasets.Image())
+    for name, (values, names) in columns.items():
+        table = table.add_column(name, values).cast_column(name, datasets.ClassLabel(names=names))
+    return table
+
+
+def test_a_dataset_of_hugging_face_has_its_columns_for_labels(images: Tensor) -> None:
+    table = of_hub(images, kind=([0, 1, 2] * 4, ["a", "b", "c"]), side=([1, 0] * 6, ["left", "right"]))
+    for given in (table, table.with_format("torch"), table.to_iterable_dataset()):
+        pictures = as_pictures(given)
+        assert torch.equal(pictures.images, images)
+        assert pictures.labels.tolist() == [[index % 3, 1 - index % 2] for index in range(12)]
+        assert pictures.attributes == {"kind": ["a", "b", "c"], "side": ["left", "right"]}
+    with pytest.raises(
+        ValueError, match="no column of pictures 'image' among id, photo, kind, side: choose one of photo"
+    ):
+        as_pictures(table, column="image")
+    with pytest.raises(ValueError, match=r"among id: make one with cast_column\(name, datasets.Image\(\)\)"):
+        as_pictures(table.select_columns("id"))
+
+
+def test_a_broken_picture_of_a_dataset_is_named(images: Tensor) -> None:
+    datasets = pytest.importorskip("datasets")
+    for content, sentence in (
+        (b"no picture", "picture 3 is not a picture in a known format"),
+        (None, "picture 3 is missing"),
+    ):
+        rows = [{"bytes": png(image)} for image in images]
+        rows[3] = content and {"bytes": content}  # type: ignore[assignment]
+        table = datasets.Dataset.from_dict({"image": rows}).cast_column("image", datasets.Image())
+        with pytest.raises(ValueError, match=sentence):
+            as_pictures(table)
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two folders that `datasets` reads: "saved" with both splits, and "parquet" with one file."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    pictures = load_examples("fashion-mnist")
+    images, labels = pictures.images[::2], pictures.labels[::2, 0].tolist()
+    names = pictures.attributes["class"]
+    train = of_hub(images[:90], label=(labels[:90], names))
+    test = of_hub(images[80:], label=([-1] * 40, names))  # 10 of them copies
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(tmp_path / "saved")
+    (tmp_path / "parquet").mkdir()
+    train.to_parquet(tmp_path / "parquet" / "train.parquet")
+    return tmp_path
+
+
+def test_splits_of_a_dataset_are_taken_as_they_are(on_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = (load_dataset(f"hub:{on_disk / 'saved'}", "", side) for side in ("train", "test"))
+    assert train.images.shape == (80, 1, 28, 28)  # without those that are test pictures
+    assert test.images.shape == (40, 1, 28, 28)
+    assert len(train.attributes["label"]) == 10
+    assert test.attributes == {}
+    assert "'label' is left out: some pictures have no value of it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["saved:train", "saved:train:photo", "parquet", "parquet:train[:100%]"])
+def test_a_dataset_without_test_pictures_is_split(on_disk: Path, name: str) -> None:
+    train, test = (load_dataset(f"hub:{on_disk / name}", "", side, channels=1) for side in ("train", "test"))
+    assert len(train.images) + len(test.images) == 90
+    assert len(train.attributes["label"]) == len(test.attributes["label"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("hub:saved:valid", "has no split 'valid': choose one of train, test, as hub:…:SPLIT"),
+        ("hub:saved:train:image", "no column of pictures 'image'"),
+        ("hub:parquet:test", "can't be loaded (Unknown split"),
+        ("hub:nowhere", "nowhere is neither owner/name of the Hub nor a folder"),
+        ("hub:", "names no dataset of the Hub: write hub:owner/name[:split[:column]]"),
+    ],
+)
+def test_a_dataset_that_cant_be_had_gets_one_sentence(
+    on_disk: Path, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
+) -> None:
+    monkeypatch.chdir(on_disk)
+    with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
+        load_dataset(name, "", "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_program_trains_on_a_dataset_of_the_hub_and_evaluates_it(on_disk: Path) -> None:
+    name, output = f"hub:{on_disk / 'saved'}", on_disk / "out"
+    small = ["--width", "8", "--depth", "1", "--latent-dim", "8", "--epochs", "20"]
+    command = [sys.executable, "train.py", "--dataset", name, *small, "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert VAE.from_pretrained(output).directions is not None
+    assert str(on_disk) not in (output / "metrics.json").read_text() + (output / "README.md").read_text()
+    command = [sys.executable, "-m", "vae.evaluate", str(output), "--dataset", name, "--samples", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "has other attributes than" in done.stdout
+
+
+def test_a_dataset_of_the_hub_is_named_and_one_on_the_disk_is_not() -> None:
+    assert last_part("hub:owner/name:train:image") == "hub:owner/name:train:image"
+    assert last_part("hub:/home/me/name") == "name"
+    assert last_part("hub:tests/benchmarks:train") == "benchmarks:train"
