@@ -28,6 +28,7 @@ from vae.demo.interpolate import interpolate_tab
 from vae.demo.models import Models
 from vae.demo.page import CSS, JS, THEME, in_one_sentence
 from vae.demo.reconstruct import reconstruct_tab
+from vae.demo.site import routes
 from vae.hub import bundled_names
 
 
@@ -70,7 +71,7 @@ def find_names(config: AppConfig) -> list[str]:
 def build(models: Models) -> Page:
     """Compose the page."""
     with Page(title="unvaelievable", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        gr.Markdown("# unvaelievable\nA variational autoencoder to play with.")
+        gr.Markdown("# unvaelievable\nA variational autoencoder to play with.", elem_id="title")
         if models.notices:
             gr.Markdown(models.notice(), elem_id="notice")
         model = gr.Radio(models.choices(), value=models.names[0], label="Model", elem_id="model")
@@ -119,6 +120,7 @@ def main() -> None:
             raise ValueError("no model comes with this copy: name one with --model")
         with own_cache():
             build(models).open(
+                routes(models),
                 server_name=config.host,
                 server_port=config.port,
                 share=config.share,

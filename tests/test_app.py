@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,7 +19,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import TOKEN
+import torch
+from conftest import TOKEN, small_model
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from hub_server import Hub
@@ -26,9 +28,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from torch import Tensor
 
-from vae import VAE, StandardNormal, generate
+from vae import VAE, StandardNormal, generate, reconstruct
+from vae.attributes import fit_attributes
 from vae.data import DATASETS
-from vae.demo.explore import explore
+from vae.demo.explore import begin, explore, turn
+from vae.generate import decode
 from vae.images import to_pil, to_uint8
 
 CLOSED = "http://127.0.0.1:9"  # no server is there
@@ -250,8 +254,7 @@ def page(browser: Browser, server: str) -> Iterator[Page]:
         lambda request: None if request.url.startswith((server, "data:", "blob:")) else strangers.append(request.url),
     )
     page.goto(server)
-    expect(page.locator("#explore-here img")).to_be_visible(timeout=LOADING)
-    expect(page.locator("#explore-slider-0")).to_be_visible(timeout=LOADING)
+    wait_until_settled(page)
     yield page
     page.close()
     assert errors == []
@@ -274,45 +277,257 @@ def open_generate(page: Page) -> Locator:
     return gallery
 
 
-def test_explore_tab(page: Page, tmp_path: Path, sneaker: Path) -> None:
-    attributes = DATASETS["avatars"].attributes
-    sliders = page.locator("[id^=explore-slider-] input[type=range]")
-    expect(sliders).to_have_count(len(attributes))
-    for index, (name, values) in enumerate(attributes.items()):
-        expect(page.locator(f"#explore-slider-{index}")).to_contain_text(name)
-        expect(page.locator(f"#explore-slider-{index}")).to_contain_text(values[-1])
-    begun = source(page, "#explore-here")
-    first = sliders.first.input_value()
-    sliders.first.fill("4" if float(first) < 2 else "0")
-    wait_for_another(page, "#explore-here", begun)
-    page.locator("#explore-reset").click()
-    expect(page.locator("#explore-here img")).to_have_attribute("src", begun, timeout=LOADING)
-    expect(sliders.first).to_have_value(first, timeout=LOADING)
-    page.locator("#explore-another").click()
-    wait_for_another(page, "#explore-here", begun)
-    other = source(page, "#explore-here")
-    page.locator("#explore-examples button.thumbnail-item").nth(3).click()
-    wait_for_another(page, "#explore-here", other)
-    example = source(page, "#explore-here")
-    page.locator("#explore-picture").get_by_label("Remove Image").click()
-    wait_for_another(page, "#explore-here", example)
-    other = source(page, "#explore-here")
-    page.locator("#explore-picture input[type=file]").set_input_files(sneaker)
-    wait_for_another(page, "#explore-here", other)
-    # Another model has sliders of its own.
+def wait_until_settled(page: Page) -> None:
+    """Wait until the stage and all thumbnails of Explore show what is set."""
+    page.evaluate(
+        """async (limit) => {
+            const module = await import(new URL("web/explore.js", document.baseURI));
+            const end = performance.now() + limit;
+            while (!module.explore?.isSettled) {
+                if (performance.now() > end) throw new Error("Explore does not settle");
+                await new Promise((go) => setTimeout(go, 20));
+            }
+        }""",
+        LOADING,
+    )
+
+
+def stage(page: Page) -> np.ndarray:
+    """Return the picture on the stage, (H, W, 3) uint8."""
+    wait_until_settled(page)
+    side, values = page.locator(".stage canvas").evaluate(
+        "canvas => [canvas.width, [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.width).data]]"
+    )
+    return np.array(values, dtype=np.uint8).reshape(side, side, 4)[..., :3]
+
+
+def latent(page: Page) -> Tensor:
+    """Return the latent vector, (1, D), of the picture on the stage."""
+    wait_until_settled(page)
+    return torch.tensor([page.evaluate("async () => [...(await import('/web/explore.js')).explore.z]")])
+
+
+def difference(page: Page, expected: Image.Image) -> int:
+    """Return how far the stage is from a picture at most, of 255."""
+    return int(np.abs(stage(page).astype(int) - np.array(expected.convert("RGB"))).max())
+
+
+def test_a_chip_edits_the_picture_as_torch_does(page: Page) -> None:
+    for name, attribute, value in (("avatars", "beard", "full"), ("mnist", "digit", "7")):
+        page.locator("#model").get_by_label(name, exact=True).check()
+        stage_picture = page.get_by_role("img", name=re.compile(f"^{name}, "))
+        expect(stage_picture).to_be_visible(timeout=LOADING)
+        model = VAE.from_pretrained(name)
+        assert difference(page, explore(model, None, 0, {})) <= 1
+        assert model.directions is not None
+        position = model.directions.attributes[attribute].index(value)
+        page.get_by_role("group", name=attribute, exact=True).get_by_label(value, exact=True).check()
+        expect(stage_picture).to_have_accessible_name(re.compile(f"{attribute} {value},"))
+        edited = explore(model, None, 0, {attribute: position})
+        assert difference(page, edited) <= 1
+        z, described = begin(model, None, 0)
+        expected = decode(model, turn(model, z, described, {attribute: position})[None])
+        assert (decode(model, latent(page)) - expected).abs().max() < 1e-3
+        # And the chip has it in small.
+        thumbnail = page.locator(".chip:has(input:checked) canvas").all()
+        assert {canvas.evaluate("canvas => canvas.width") for canvas in thumbnail} == {model.config.image_size}
+
+
+def test_sliders_move_between_values_only_where_there_is_an_order(page: Page) -> None:
+    model = VAE.from_pretrained("avatars")
+    assert DATASETS["avatars"].ordered == ("skin colour",)
+    sliders = page.locator(".explore .controls > .slider")
+    expect(sliders).to_have_count(1)
+    skin = page.get_by_role("slider", name="skin colour")
+    skin.fill("1.5")
+    expect(skin).to_have_attribute("aria-valuetext", "between brown and tan")
+    assert difference(page, explore(model, None, 0, {"skin colour": 1.5})) <= 1
+    page.get_by_text("More", exact=True).click()
+    axis = page.get_by_role("slider", name="axis 2", exact=True)
+    axis.fill("-2")
+    assert difference(page, explore(model, None, 0, {"skin colour": 1.5, "axis 2": -2})) <= 1
+
+
+def test_undo_redo_and_reset(page: Page) -> None:
+    undo, redo = page.get_by_role("button", name="Undo"), page.get_by_role("button", name="Redo")
+    expect(undo).to_be_disabled()
+    first = stage(page)
+    page.get_by_label("full", exact=True).check()
+    second = stage(page)
+    page.get_by_role("button", name="Random").click()
+    expect(page.get_by_role("img", name="from seed 0", exact=False)).to_have_count(0, timeout=LOADING)
+    third = stage(page)
+    undo.click()
+    assert np.array_equal(stage(page), second)
+    undo.click()
+    assert np.array_equal(stage(page), first)
+    expect(undo).to_be_disabled()
+    redo.click()
+    assert np.array_equal(stage(page), second)
+    expect(page.get_by_label("full", exact=True)).to_be_checked()
+    redo.click()
+    assert np.array_equal(stage(page), third)
+    expect(redo).to_be_disabled()
+    undo.click()
+    page.get_by_role("button", name="Reset").click()
+    assert np.array_equal(stage(page), first)
+    expect(redo).to_be_disabled()
+    undo.click()
+    assert np.array_equal(stage(page), second)
+    # A seed that is typed leaves what was set.
+    page.get_by_text("More", exact=True).click()
+    page.get_by_role("spinbutton", name="Seed").fill("7")
+    page.get_by_role("spinbutton", name="Seed").press("Enter")
+    expect(page.get_by_role("img", name="beard full, ", exact=False)).to_have_accessible_name(re.compile("from seed 7"))
+    assert difference(page, explore(VAE.from_pretrained("avatars"), None, 7, {"beard": 4})) <= 1
+
+
+def test_a_link_leads_back(page: Page, sneaker: Path) -> None:
     page.locator("#model").get_by_label("fashion-mnist").check()
-    expect(sliders).to_have_count(1, timeout=LOADING)
-    expect(page.locator("#explore-slider-0")).to_contain_text("class")
+    expect(page.get_by_role("img", name="fashion-mnist, ", exact=False)).to_be_visible(timeout=LOADING)
+    page.get_by_label("Bag", exact=True).check()
+    by_seed = page.url
+    pictures = [stage(page)]
+    page.locator("#explore-picture input[type=file]").set_input_files(sneaker)
+    expect(page.get_by_role("img", name="from a picture of your own", exact=False)).to_be_visible(timeout=LOADING)
+    page.get_by_label("Ankle boot", exact=True).check()
+    pictures.append(stage(page))
+    for link, picture in zip((by_seed, page.url), pictures, strict=True):
+        page.goto("about:blank")
+        page.goto(link)
+        assert np.array_equal(stage(page), picture)
+        expect(page.locator("#model").get_by_label("fashion-mnist")).to_be_checked()
+        assert page.url == link
+        page.reload()
+        assert np.array_equal(stage(page), picture)
+    # Nonsense in a link does no harm.
+    for fragment in ("model=mnist&seed=99999999999", "model=../etc&seed=1", "model=mnist&z=%25%25%25", "model=mnist"):
+        page.goto("about:blank")
+        page.goto(f"{link.partition('#')[0]}#{fragment}")
+        wait_until_settled(page)
+        expect(page.get_by_role("img", name="from seed 0", exact=False)).to_be_visible()
+    page.goto("about:blank")
+    page.goto(f"{link.partition('#')[0]}#model=mnist&seed=3&at=[[%22digit%22,99],[%22hat%22,1],5]")
+    assert difference(page, explore(VAE.from_pretrained("mnist"), None, 3, {"digit": 9})) <= 1
+
+
+def test_a_picture_of_ones_own_is_begun_with(page: Page, sneaker: Path) -> None:
+    page.locator("#model").get_by_label("fashion-mnist").check()
+    own = page.get_by_role("img", name="from a picture of your own", exact=False)
+    page.locator("#explore-picture input[type=file]").set_input_files(sneaker)
+    expect(own).to_be_visible(timeout=LOADING)
+    with Image.open(sneaker) as picture:
+        x = torch.from_numpy(np.array(picture.convert("L"), dtype=np.float32) / 255)[None, None]
+    assert difference(page, to_pil(reconstruct(VAE.from_pretrained("fashion-mnist"), x)[0])) <= 1
+    page.get_by_role("button", name="Random").click()
+    expect(own).to_have_count(0, timeout=LOADING)
+    expect(page.locator("#explore-picture img")).to_have_count(0, timeout=LOADING)
+    page.locator("#explore-examples button.thumbnail-item").nth(8).click()
+    expect(page.get_by_role("img", name="from a picture of your own", exact=False)).to_be_visible(timeout=LOADING)
+    page.locator("#explore-picture").get_by_label("Remove Image").click()
+    expect(own).to_have_count(0, timeout=LOADING)
+
+
+def test_a_value_whose_edits_often_fail_is_not_offered(page: Page) -> None:
+    page.locator("#model").get_by_label("fashion-mnist").check()
+    expect(page.get_by_label("Ankle boot", exact=True)).to_be_visible(timeout=LOADING)
+    wait_until_settled(page)
+    offered = page.locator(".chip:visible").all_inner_texts()
+    assert offered == [name for name in DATASETS["fashion-mnist"].attributes["class"] if name not in ("Coat", "Shirt")]
+
+
+@pytest.mark.parametrize("broken", ["weights", "worker"])
+def test_where_the_browser_cannot_decode_the_server_draws(browser: Browser, server: str, broken: str) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(LOADING)
+    page.route("**/decoders/*" if broken == "weights" else "**/worker.js", lambda route: route.abort())
+    page.goto(f"{server}#model=mnist&seed=4")
+    expect(page.locator(".explore.by-server .status")).to_contain_text("The server draws")
+    model = VAE.from_pretrained("mnist")
+    assert difference(page, explore(model, None, 4, {})) <= 1
+    page.get_by_label("3", exact=True).check()
+    expect(page.get_by_role("img", name="digit 3", exact=False)).to_be_visible()
+    assert difference(page, explore(model, None, 4, {"digit": 3})) <= 1
+    page.close()
+
+
+def test_on_a_phone_the_stage_is_seen_with_every_control(browser: Browser, server: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844}, reduced_motion="reduce")
+    page.goto(server)
+    wait_until_settled(page)
+    page.get_by_text("More", exact=True).click()
+    controls = page.locator(".explore .chip:visible, .explore .slider:visible")
+    assert controls.count() > 50
+    for control in controls.all():
+        control.evaluate("control => control.scrollIntoView({ block: 'nearest' })")
+        picture, box = page.locator(".stage canvas").bounding_box(), control.bounding_box()
+        assert picture is not None
+        assert box is not None
+        assert picture["height"] >= 0.35 * 844
+        assert picture["y"] >= 0
+        buttons = page.locator(".stage").bounding_box()
+        assert buttons is not None
+        assert box["y"] >= buttons["y"] + buttons["height"] - 1
+        assert box["y"] + box["height"] <= 844
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_chips_are_reached_by_the_keyboard_and_the_focus_is_seen(page: Page) -> None:
+    page.get_by_role("button", name="Copy link").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.type") == "radio"
+    name = page.evaluate("document.activeElement.ariaLabel")
+    page.keyboard.press("ArrowRight")
+    wait_until_settled(page)
+    assert page.evaluate("document.activeElement.ariaLabel") != name
+    assert page.locator(".chip:has(:focus-visible)").evaluate("chip => getComputedStyle(chip).outlineStyle") == "solid"
+
+
+def test_what_strangers_call_their_values_is_text(browser: Browser, tmp_path: Path) -> None:
+    model = small_model()
+    z = torch.randn(60, model.config.latent_dim, generator=torch.Generator().manual_seed(0))
+    values = ["<img src=x onerror=alert(1)>", "${alert(1)}", "b"]
+    model.directions = fit_attributes(z, torch.arange(60)[:, None] % 3, {"<b>a</b>": values})
+    model.save_pretrained(tmp_path)
+    with running("--model", str(tmp_path)) as address:
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+        page.goto(address)
+        wait_until_settled(page)
+        assert page.locator(".chip").all_inner_texts() == values
+        expect(page.locator(".explore legend")).to_have_text("<b>a</b>")
+        assert page.locator(".explore img").count() == 0
+        page.close()
+
+
+def test_decoders_are_cached_by_their_content_and_nothing_else_is_served(server: str, page: Page) -> None:
+    weights = page.evaluate("async () => (await import('/web/explore.js')).explore.state.present.point.weights")
+    answer = httpx.get(f"{server}/web/decoders/{weights}", timeout=60)
+    assert hashlib.sha256(answer.content).hexdigest() == weights
+    assert "immutable" in answer.headers["cache-control"]
+    again = httpx.get(f"{server}/web/decoders/{weights}", headers={"if-none-match": answer.headers["etag"]}, timeout=60)
+    assert (again.status_code, again.content) == (304, b"")
+    for path in ("decoders/mnist", "decoders/", "", "nothing.js", "..%2f..%2f..%2fapp.py", "%2e%2e/explore.py"):
+        assert httpx.get(f"{server}/web/{path}", timeout=60).status_code == 404, path
+    assert httpx.post(f"{server}/web/explore.js", timeout=60).status_code == 404
+
+
+def test_points_that_no_browser_sends_are_refused_in_words(server: str) -> None:
+    for z in (None, [0.0] * 31, [0.0] * 31 + ["x"], [0.0] * 31 + [1e9], [True] * 32, "0" * 32):
+        answer = httpx.post(
+            f"{server}/gradio_api/run/draw_point", json={"data": ["mnist", {"z": z, "positions": {}}]}, timeout=60
+        )
+        assert answer.json()["error"] == "Z must be 32 numbers, from -10000 to 10000."
 
 
 def test_a_broken_picture_leaves_explore_with_a_sentence(page: Page, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     page.locator("#explore-picture input[type=file]").set_input_files(tmp_path / "broken.png")
-    expect(page.locator(".toast-body").first).to_contain_text("Broken.png", timeout=LOADING)
-    before = source(page, "#explore-here")
-    page.locator("#explore-another").click()
-    wait_for_another(page, "#explore-here", before)
-    expect(page.locator("#explore-slider-0")).to_be_visible(timeout=LOADING)
+    expect(page.locator(".explore .status")).to_contain_text("Broken.png", timeout=LOADING)
+    page.get_by_role("button", name="Random").click()
+    expect(page.locator(".explore .status")).to_be_empty(timeout=LOADING)
+    expect(page.get_by_role("img", name="from seed 0", exact=False)).to_have_count(0, timeout=LOADING)
 
 
 def test_who_drew_the_avatars_is_named(page: Page) -> None:

@@ -366,5 +366,9 @@ def test_edited_and_kept_are_what_they_say(leak: float) -> None:
     if leak:  # the decoder shows the second attribute right only for those whose first is 0
         assert table["colour"].reconstructed == pytest.approx(1 / 3)
         assert table["size"].kept["colour"] == pytest.approx(1 / 3, abs=0.08)
+        assert table["colour"].edited_by_value == pytest.approx({"red": 1 / 3, "blue": 1 / 3}, abs=0.08)
     else:
-        assert table["size"] == AttributeMetrics(pictures=300, real=1, reconstructed=1, edited=1, kept={"colour": 1})
+        every = dict.fromkeys(attributes["size"], 1)
+        assert table["size"] == AttributeMetrics(
+            pictures=300, real=1, reconstructed=1, edited=1, edited_by_value=every, kept={"colour": 1}
+        )

@@ -166,13 +166,15 @@ class PriorMetrics:
 class AttributeMetrics:
     """How well an attribute can be edited, see `vae.evaluate.measure.measure_attributes`.
 
-    real, reconstructed, edited: accuracies of a classifier; kept: of all other attributes after the edit, by name.
+    real, reconstructed, edited: accuracies of a classifier; edited_by_value: those of edits to each value, by its name;
+    kept: of all other attributes after the edit, by name.
     """
 
     pictures: int
     real: float
     reconstructed: float
     edited: float | None = None
+    edited_by_value: dict[str, float] = field(default_factory=dict)
     kept: dict[str, float] = field(default_factory=dict)
 
 

@@ -19,7 +19,8 @@ Attributes = Mapping[str, Sequence[str]]  # what is known of each picture: the n
 class DatasetSpec:
     """What is known about a dataset before opening it.
 
-    attributes: what its labels say of each picture; hub_id: its name on the Hub, if it is there.
+    attributes: what its labels say of each picture; ordered: those whose values have an order, with something between two
+        of them; hub_id: its name on the Hub, if it is there.
     model_licence: that of a model trained on it and shipped here, as the Hub calls it, if one is.
     attribution: what whoever shows the pictures, or a model's of them, has to say of where they are from, if anything.
     """
@@ -30,6 +31,7 @@ class DatasetSpec:
     source: str
     licence: str
     attributes: Attributes = field(default_factory=dict)
+    ordered: Sequence[str] = ()
     hub_id: str | None = None
     model_licence: str = ""
     attribution: str = ""
@@ -43,6 +45,7 @@ DATASETS = {
         source="drawn by DiceBear (https://www.dicebear.com) in the style toon-head",
         licence="CC BY 4.0",
         attributes=AVATAR_ATTRIBUTES,
+        ordered=("skin colour",),
         model_licence="cc-by-4.0",
         attribution=(
             "The avatars are a remix of “ToonHead” (https://www.figma.com/community/file/1589627891082866389) by Johan "

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute
 
 from vae.demo.uploads import DECODER, MAX_UPLOAD_BYTES
 
@@ -96,14 +97,14 @@ class Page(gr.Blocks):
         self._unqueued = 0
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    def open(self, **options: Any) -> None:
-        """Start the page as `launch` does, with limits, and serve it until it is stopped."""
+    def open(self, routes: Sequence[BaseRoute] = (), **options: Any) -> None:
+        """Start the page as `launch` does, with limits, and serve it and further routes until it is stopped."""
         self.queue(default_concurrency_limit=MAX_AT_ONCE, max_size=MAX_QUEUED, api_open=False)
         keep_memory_together()
         DECODER.start()
         # Nobody sees them, and they would be summed up at every event.
         self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
-        self.launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)]}, **options)
+        self.launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)], "routes": [*routes]}, **options)
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: SessionState | None, explicit_call: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from vae.attributes import ClassGaussians
 from vae.data import DATASETS, load_examples
+from vae.demo.export import decoder_bytes
 from vae.figures import Figures, format_mse
 from vae.files import plain
 from vae.hub import bundled_names, find_model, resolve_model
@@ -17,6 +20,8 @@ from vae.images import to_pil, to_unit
 from vae.model import VAE
 
 EXAMPLES = 10  # shown of a dataset whose pictures are of no one class
+MAX_SENT_BYTES = 32 * 2**20  # of a decoder that visitors fetch; larger ones stay here
+MAX_SENT_DIMENSIONS = 128  # of class Gaussians: a browser would be busy for seconds with more
 
 
 class Models:
@@ -27,11 +32,14 @@ class Models:
     names: what is offered, first what can be had at once.
     notices: what the visitor should know of it, a sentence each.
     refused: why a model that was named is not offered, by its name.
+    sent: the files of decoders that browsers may fetch, by the digest of their content.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.notices: list[str] = []
         self.refused: dict[str, str] = {}
+        self.sent: dict[str, bytes] = {}
+        self._digests: dict[str, str | None] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._loaded: dict[str, tuple[VAE, Figures]] = {}
         ready, awaited = [], []
@@ -75,6 +83,30 @@ class Models:
                     raise ValueError(str(error).replace(str(folder), name)) from None  # not where our cache is
             return self._loaded[name]
 
+    def weights(self, name: str) -> str | None:
+        """Return the digest of the decoder that a browser may fetch, or None if it is too much for one."""
+        model = self[name]
+        with self._locks[name]:
+            if name not in self._digests:
+                content = None if _is_large(model) else decoder_bytes(model)
+                self._digests[name] = hashlib.sha256(content).hexdigest() if content else None
+                if content:
+                    self.sent[hashlib.sha256(content).hexdigest()] = content
+            return self._digests[name]
+
+    def ordered(self, name: str) -> Sequence[str]:
+        """Return the attributes whose values have an order."""
+        dataset = self._load(name)[1].dataset
+        return DATASETS[dataset.name].ordered if dataset and dataset.name in DATASETS else ()
+
+    def offered(self, name: str, attribute: str, max_failures: float) -> list[bool]:
+        """Tell of each value of an attribute whether edits to it fail no more often than that, as far as is known."""
+        model, figures = self._load(name)
+        values = model.directions.attributes.get(attribute, ()) if model.directions else ()
+        measured = figures.attributes.get(attribute)
+        hits = measured.edited_by_value if measured else {}
+        return [hits.get(value, 1.0) >= 1 - max_failures for value in values]
+
     def notice(self) -> str:
         """Return the notices as Markdown."""
         return "\n".join(f"- {plain(notice)}." for notice in self.notices)
@@ -110,6 +142,13 @@ class Models:
         ((_, names),) = attributes.items()
         first = [int((labels[:, 0] == label).nonzero()[0]) for label in range(len(names))]
         return [(to_pil(to_unit(images[index])), names[int(labels[index, 0])]) for index in first]
+
+
+def _is_large(model: VAE) -> bool:
+    """Tell whether a browser had better leave a model's decoder to the server."""
+    numbers = sum(parameter.numel() for parameter in model.decoder.parameters())
+    is_class = isinstance(model.directions, ClassGaussians)
+    return 2 * numbers > MAX_SENT_BYTES or (is_class and model.config.latent_dim > MAX_SENT_DIMENSIONS)
 
 
 def _read_figures(folder: Path) -> Figures:

@@ -35,6 +35,7 @@ CSS = """
 .strip img, .strip button, .strip .image-frame { width: 100% !important; height: auto !important; object-fit: contain; }
 @media (max-width: 640px) { .large .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; } }
 #notice { border-left: 4px solid var(--color-accent); padding: 0.2rem 0.8rem; background: var(--color-accent-soft); }
+#title .md { display: flex; flex-wrap: wrap; align-items: baseline; column-gap: 1rem; }
 footer { visibility: hidden; }
 """
 # Browsers smooth what they enlarge, which is right for a face of 64 pixels a side and wrong for a digit of 28.

@@ -240,6 +240,7 @@ def measure_attributes(
 
     real, reconstructed: the part of pictures, and of reconstructions, whose true value the classifier predicts.
     edited: the part of edited pictures in which it predicts the new value; None for an attribute of one value.
+    edited_by_value: that part for each new value that was drawn.
     kept: for each other attribute, the part of edited pictures in which it still predicts the true value.
     """
     directions = model.directions
@@ -256,11 +257,14 @@ def measure_attributes(
     generator = torch.Generator().manual_seed(0)
     table = {}
     for index, (name, size) in enumerate(zip(directions.attributes, directions.sizes, strict=True)):
-        edited, kept = None, {}
+        edited, by_value, kept = None, {}, {}
         if size > 1:
             target = (labels[:, index] + torch.randint(1, size, (len(z),), generator=generator)) % size
             predicted = predict(directions.edit(z, {name: target}, before))
-            edited = (predicted[:, index] == target).double().mean().item()
+            hit = (predicted[:, index] == target).double()
+            edited = hit.mean().item()
+            names = directions.attributes[name]
+            by_value = {names[value]: hit[target == value].mean().item() for value in target.unique().tolist()}
             kept = dict(zip(directions.attributes, (predicted == labels).double().mean(dim=0).tolist(), strict=True))
             del kept[name]
         table[name] = AttributeMetrics(
@@ -268,6 +272,7 @@ def measure_attributes(
             real=real[index].item(),
             reconstructed=reconstructed[index].item(),
             edited=edited,
+            edited_by_value=by_value,
             kept=kept,
         )
     return table

@@ -65,10 +65,11 @@ export class Model {
    * Decode for the eye: only the newest vector of each frame, and only if the worker comes round to it in time.
    * @param {Float32Array} z (latent_dim)
    * @param {(picture: ImageData) => void} draw
+   * @param {(error: Error) => void} refuse
    */
-  show(z, draw) {
+  show(z, draw, refuse = console.error) {
     if (!this.#newest) requestAnimationFrame(() => this.#frame());
-    this.#newest = { z: z.slice(), give: draw, refuse: console.error };
+    this.#newest = { z: z.slice(), give: draw, refuse };
   }
 
   /** Stop the worker; whoever waits for a picture is told. */
