@@ -368,7 +368,7 @@ def test_edited_and_kept_are_what_they_say(leak: float) -> None:
         assert table["size"].kept["colour"] == pytest.approx(1 / 3, abs=0.08)
         assert table["colour"].edited_by_value == pytest.approx({"red": 1 / 3, "blue": 1 / 3}, abs=0.08)
     else:
-        every = dict.fromkeys(attributes["size"], 1)
+        every = dict.fromkeys(attributes["size"], 1.0)
         assert table["size"] == AttributeMetrics(
             pictures=300, real=1, reconstructed=1, edited=1, edited_by_value=every, kept={"colour": 1}
         )
