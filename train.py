@@ -15,7 +15,7 @@ if __name__ == "__main__":  # Ctrl-C or SIGTERM in the seconds that the imports 
 
 import math
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ from vae.hub import check_write
 from vae.loss import SPECTRAL_TILT, elbo, importance_weighted, mean_error, optimal_log_scale
 from vae.model import VAE
 from vae.prior import Flow, StandardNormal
+from vae.training.checkpoint import TrainingState, check_checkpoint, read_checkpoint, stored_config, to_plain
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
 from vae.training.output import Output, OutputOptions
 from vae.training.push import push, push_command
@@ -139,10 +140,14 @@ def train(config: TrainConfig) -> None:
     threads = choose_threads()
     accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile)
     accelerator.print(threads)
+    saved = read_checkpoint(config.run.resume) if config.run.resume else None
+    if saved:
+        check_checkpoint(saved, config, accelerator)
+        torch.set_num_threads(saved["threads"])  # another number would round otherwise
     set_seed(config.run.seed, device_specific=True)
-    first = VAE.from_pretrained(config.model.init) if config.model.init else None
-    model_config = describe_model(config, first)
-    folder = config.output.output or Path("weights", config.data.dataset)
+    first = VAE.from_pretrained(config.model.init) if config.model.init and not saved else None
+    model_config = VAEConfig.from_dict(saved["facts"]["model"]) if saved else describe_model(config, first)
+    folder = config.run.resume or config.output.output or Path("weights", config.data.dataset)
     if first and first.origin and first.origin.resolve() == folder.resolve():
         raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
     split = load_split(accelerator, config.data, model_config, config.run.seed)
@@ -167,7 +172,11 @@ def train(config: TrainConfig) -> None:
     tilt, samples, likelihood = config.loss.tilt, config.loss.samples, config.loss.likelihood
     measure = partial(measure_bound, calibration=split.measured, tilt=tilt, beta=config.loss.beta, samples=samples)
     figures = describe_training(config, accelerator, split, vae)
-    run = Run(accelerator, config.run, split, Output(folder), figures, measure)
+    facts = {"config": to_plain(config), "model": asdict(model_config)}
+    state = TrainingState(accelerator, parts, ema, optimizer, facts)
+    run = Run(accelerator, config.run, split, Output(folder), figures, measure, state)
+    if saved:
+        run.resume(saved)
     with run:
         for step, x in enumerate(run.batches(), start=run.step + 1):
             set_learning_rate(optimizer, config.optimizer.lr * schedule(run.progress))
@@ -184,11 +193,11 @@ def train(config: TrainConfig) -> None:
 
             optimizer.zero_grad()
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+            norm = accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
             optimizer.step()
             ema.update_parameters(parts)
 
-            run.after_step(step, bound, log_scale, ema.model)  # say, measure, keep, stop
+            run.after_step(step, bound, log_scale, norm)  # say, measure, keep, stop
             if run.finished:
                 break
         run.finish()  # measure on the test set what was kept
@@ -244,7 +253,10 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # a KeyboardInterrupt
     try:
-        config = tyro.cli(TrainConfig, prog="train.py", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        parse = partial(tyro.cli, TrainConfig, prog="train.py", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        config = parse()
+        if config.run.resume:  # what is given again is compared with what the checkpoint says
+            config = parse(default=stored_config(config.run.resume, TrainConfig))
         if config.output.push_only and config.output.push_to_hub:
             push(config.output.push_only, config.output.push_to_hub, config.output.private)
         else:

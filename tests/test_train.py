@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,7 +217,9 @@ def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert "stopped after" in out.splitlines()[-1]
-    assert str(tmp_path / "out") in out.splitlines()[-1]
+    assert out.splitlines()[-1].endswith(f"to go on: python train.py --resume {tmp_path / 'out'}")
+    assert list((tmp_path / "out" / "checkpoints").glob("step-*.pt"))
+    shutil.rmtree(tmp_path / "out" / "checkpoints")
     assert_whole(tmp_path / "out")
 
 
