@@ -15,7 +15,7 @@ if __name__ == "__main__":  # Ctrl-C or SIGTERM in the seconds that the imports 
 
 import math
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,22 +34,28 @@ from vae.hub import check_write
 from vae.loss import SPECTRAL_TILT, elbo, importance_weighted, mean_error, optimal_log_scale
 from vae.model import VAE
 from vae.prior import Flow, StandardNormal
-from vae.training.checkpoint import TrainingState, check_checkpoint, read_checkpoint, stored_config, to_plain
+from vae.training.bound import measure_bound
+from vae.training.checkpoint import TrainingState, load_checkpoint, stored_config, to_plain
+from vae.training.failures import OUT_OF_MEMORY_ADVICE, is_out_of_memory
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
+from vae.training.options import RunOptions
 from vae.training.output import Output, OutputOptions
 from vae.training.push import push, push_command
-from vae.training.run import OUT_OF_MEMORY_ADVICE, Run, RunOptions, is_out_of_memory, measure_bound
+from vae.training.run import Run
 from vae.training.setup import (
     DataOptions,
     Split,
+    fit_shape,
+    initial_figures,
     initial_model,
-    initial_record,
     load_split,
     make_accelerator,
 )
 from vae.training.threads import choose_threads
 
 MAX_GRAD_NORM = 1.0
+LATENT_DIM = 64  # by default
+LR, LR_INIT = 4e-3, 4e-4  # by default: from random weights, and from trained ones (--init), which more would forget
 FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of a prior that is learned
 
 
@@ -57,12 +63,13 @@ FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of a prior that is learned
 class ModelOptions:
     """The network, and the weights that it begins with."""
 
-    latent_dim: int = 64
-    """Numbers in a latent vector. More give sharper reconstructions and a latent space that is harder to sample."""
-    width: int = 32
-    """Channels at the finest resolution; twice as many take about three times as long."""
-    depth: int = 2
-    """Residual blocks at each resolution."""
+    latent_dim: int | None = None
+    """Numbers in a latent vector, by default 64, or those of --init. More give sharper reconstructions and a latent
+    space that is harder to sample."""
+    width: int | None = None
+    """Channels at the finest resolution, by default 32, or those of --init; twice as many take about three times as long."""
+    depth: int | None = None
+    """Residual blocks at each resolution, by default 2, or those of --init."""
     init: str | None = None
     """Start from the weights of this model (a folder, a bundled name or a Hub repo) instead of random ones: to train it
     for longer, or on other pictures."""
@@ -104,8 +111,9 @@ class LossOptions:
 class OptimizerOptions:
     """How to follow the gradient."""
 
-    lr: float = 4e-3
-    """Peak learning rate: it rises over the first 3 % of the run, then falls along a cosine."""
+    lr: float | None = None
+    """Peak learning rate, by default 0.004, or 0.0004 with --init, which is to keep what the weights know (for other
+    pictures than theirs, give 0.004): it rises over the first 3 % of the run, then falls along a cosine."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """bf16 is up to twice as fast on recent GPUs and CPUs (AVX-512 BF16, AMX); fp16 is for older GPUs."""
     compile: bool = False
@@ -113,7 +121,7 @@ class OptimizerOptions:
     C++ compiler and seldom pays."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < 1e6:
+        if self.lr is not None and not 0 < self.lr < 1e6:
             raise ValueError(f"--lr must be more than 0 and less than a million, got {self.lr}")
 
 
@@ -131,7 +139,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.data.binarize and self.loss.likelihood != "bernoulli":
             raise ValueError(f"--binarize needs --likelihood bernoulli, got {self.loss.likelihood}")
-        if self.loss.prior == "flow" and self.model.latent_dim < 2:
+        if self.loss.prior == "flow" and self.model.latent_dim is not None and self.model.latent_dim < 2:
             raise ValueError(f"--prior flow needs --latent-dim 2 or more, got {self.model.latent_dim}")
 
 
@@ -140,10 +148,7 @@ def train(config: TrainConfig) -> None:
     threads = choose_threads()
     accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile)
     accelerator.print(threads)
-    saved = read_checkpoint(config.run.resume) if config.run.resume else None
-    if saved:
-        check_checkpoint(saved, config, accelerator)
-        torch.set_num_threads(saved["threads"])  # another number would round otherwise
+    saved = load_checkpoint(config, accelerator) if config.run.resume else None
     set_seed(config.run.seed, device_specific=True)
     first = VAE.from_pretrained(config.model.init) if config.model.init and not saved else None
     model_config = VAEConfig.from_dict(saved["facts"]["model"]) if saved else describe_model(config, first)
@@ -169,6 +174,7 @@ def train(config: TrainConfig) -> None:
     if log_prior is None and config.loss.samples > 1:
         log_prior = StandardNormal().log_prob  # of each sample, where the known KL would be a mean over all of them
 
+    peak_lr = config.optimizer.lr or (LR_INIT if config.model.init else LR)
     tilt, samples, likelihood = config.loss.tilt, config.loss.samples, config.loss.likelihood
     measure = partial(measure_bound, calibration=split.measured, tilt=tilt, beta=config.loss.beta, samples=samples)
     figures = describe_training(config, accelerator, split, vae)
@@ -179,7 +185,7 @@ def train(config: TrainConfig) -> None:
         run.resume(saved)
     with run:
         for step, x in enumerate(run.batches(), start=run.step + 1):
-            set_learning_rate(optimizer, config.optimizer.lr * schedule(run.progress))
+            set_learning_rate(optimizer, peak_lr * schedule(run.progress))
             beta = config.loss.beta * ramp(run.progress, config.loss.kl_warmup)
             x = augment(x, config.data.shift)
             x = torch.bernoulli(x) if config.data.binarize else x
@@ -210,22 +216,21 @@ def train(config: TrainConfig) -> None:
 
 
 def describe_model(config: TrainConfig, first: VAE | None) -> VAEConfig:
-    """Make the config of the model. Raises ValueError if it is not allowed."""
+    """Make the config of the model: that of `first`, if there is one. Raises ValueError if it is not allowed."""
     spec = DATASETS[config.data.dataset]
+    default = VAEConfig(image_size=spec.image_size, channels=spec.channels, latent_dim=LATENT_DIM)
+    shape = {name: getattr(config.data, name) for name in ("image_size", "channels")}
+    shape |= {name: getattr(config.model, name) for name in ("latent_dim", "width", "depth")}
     credits = [spec.attribution, first.config.attribution if first else ""]
-    return VAEConfig(
-        image_size=spec.image_size if config.data.image_size is None else config.data.image_size,
-        channels=spec.channels if config.data.channels is None else config.data.channels,
-        latent_dim=config.model.latent_dim,
-        width=config.model.width,
-        depth=config.model.depth,
-        likelihood=config.loss.likelihood,
-        attribution=". ".join(dict.fromkeys(filter(None, credits))),
-    )
+    attribution = ". ".join(dict.fromkeys(filter(None, credits)))
+    fitting = fit_shape(shape, default, first)
+    return replace(fitting, likelihood=config.loss.likelihood, attribution=attribution)
 
 
 def describe_training(config: TrainConfig, accelerator: Accelerator, split: Split, model: VAE) -> Figures:
     """Write down what is known of a training before its first step."""
+    dataset = describe_dataset(config.data.dataset)
+    earlier = initial_figures(config.model.init, dataset, model.config)
     record = TrainingRecord(
         command=published_command(config),
         pictures=len(split.train),
@@ -242,10 +247,10 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
         steps=0,
         epochs=0.0,
         seconds=0.0,
-        init=initial_record(config.model.init),
+        init=earlier.training,
         versions={"python": platform.python_version()} | {name: version(name) for name in ("torch", "accelerate")},
     )
-    return Figures(dataset=describe_dataset(config.data.dataset), training=record)
+    return Figures(dataset=dataset, training=record, history=earlier.history)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -32,8 +32,9 @@ from vae.data import Pictures
 from vae.figures import Figures
 from vae.files import WEIGHTS, fingerprint
 from vae.images import to_pil
+from vae.training.options import RunOptions
 from vae.training.output import Output
-from vae.training.run import Run, RunOptions
+from vae.training.run import Run
 from vae.training.setup import Split
 
 SMALL = [

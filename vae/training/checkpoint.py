@@ -81,8 +81,8 @@ class TrainingState:
         numbers = [tensor for tensor in self.average.state_dict().values() if tensor.is_floating_point()]
         return nn.utils.get_total_norm(numbers).isfinite()
 
-    def random_states(self) -> Tensor:
-        """Return the states of torch's random numbers, of CPU and device, of all processes: (processes, bytes) uint8.
+    def checkpoint(self, snapshot: dict[str, Any]) -> dict[str, Any]:
+        """Return a snapshot, the random states of all processes, and what a run that goes on must have in common with it.
 
         All processes must call this together.
         """
@@ -90,11 +90,21 @@ class TrainingState:
         states = [torch.get_rng_state()]
         if device.type != "cpu":
             states.append(torch.get_device_module(device).get_rng_state())
-        return cast(Tensor, self.accelerator.gather(torch.cat(states)[None].to(device))).cpu()
+        everyone = cast(Tensor, self.accelerator.gather(torch.cat(states)[None].to(device))).cpu()  # (processes, bytes)
+        return {
+            "facts": self.facts,
+            "processes": self.accelerator.num_processes,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "state": snapshot,
+            "random": everyone,
+        }
 
-    def restore_random_state(self, states: Tensor) -> None:
-        """Go on with this process's random numbers."""
-        mine = states[self.accelerator.process_index]
+    def go_on(self, saved: dict[str, Any]) -> None:
+        """Restore what `checkpoint` returned, with this process's random numbers, and the number of threads."""
+        torch.set_num_threads(saved["threads"])  # another number would round otherwise
+        self.restore(saved["state"])
+        mine = saved["random"][self.accelerator.process_index]
         length = len(torch.get_rng_state())
         torch.set_rng_state(mine[:length].clone())
         if self.accelerator.device.type != "cpu":
@@ -115,7 +125,8 @@ def to_plain(config: Any) -> dict[str, Any]:
 
 def from_plain(kind: type[T], values: dict[str, Any]) -> T:
     """Build the configuration of which `to_plain` made the values. Raises TypeError or KeyError if it didn't."""
-    hints, built = get_type_hints(kind), {}
+    hints = get_type_hints(kind)
+    built: dict[str, Any] = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):
             built[name] = from_plain(cast(type, hints[name]), value)
@@ -204,8 +215,9 @@ def read_checkpoint(output: Path) -> dict[str, Any]:
     raise ValueError(f"{reasons[-1]}, and there is no other: train anew")
 
 
-def check_checkpoint(saved: dict[str, Any], config: Any, accelerator: Accelerator) -> None:
-    """Check that a run of this configuration can go on to the bit. Raises ValueError in one sentence if not."""
+def load_checkpoint(config: Any, accelerator: Accelerator) -> dict[str, Any]:
+    """Read the checkpoint that `config.run.resume` names. Raises ValueError in one sentence if it can't go on to the bit."""
+    saved = read_checkpoint(config.run.resume)
     before, now = (options_of(values) for values in (saved["facts"]["config"], to_plain(config)))
     for name in now.keys() - MAY_CHANGE:
         if name not in before or before[name] != now[name]:
@@ -216,6 +228,7 @@ def check_checkpoint(saved: dict[str, Any], config: Any, accelerator: Accelerato
     for what, value in (("processes", accelerator.num_processes), ("device", accelerator.device.type)):
         if saved[what] != value:
             raise ValueError(f"{what}: {saved['path']} is of {saved[what]}, and this is {value}; go on with the same")
+    return saved
 
 
 def _read(path: Path) -> dict[str, Any]:

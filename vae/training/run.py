@@ -9,10 +9,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -21,66 +20,25 @@ from tqdm import tqdm
 
 from vae.data import batches
 from vae.evaluate.fit import directions_of
-from vae.evaluate.measure import calibrate, draw_samples, evaluate
+from vae.evaluate.measure import draw_samples, evaluate
 from vae.evaluate.metrics import pca_mse
 from vae.figures import Figures, Look, TestMetrics, parse, to_json
-from vae.images import to_unit
-from vae.loss import ELBO, importance_weighted_bound, overall_scale
+from vae.loss import ELBO, overall_scale
 from vae.model import VAE
+from vae.training import failures
+from vae.training.bound import CALIBRATION
 from vae.training.checkpoint import Checkpoints, TrainingState, pack_model, unpack_model
+from vae.training.options import RunOptions
 from vae.training.output import Output
 from vae.training.setup import Split
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
 MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run may take
 FORWARD = 1 / 3  # of the arithmetic of a training step
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
 MAX_NOT_FINITE = 20  # steps in a row
-PARTS = "reconstruction", "KL divergence", "scale", "gradient"  # what is looked at in each step
-COLLAPSED = 0.05  # part of the dimensions: if no more are active, the decoder goes without most of the latent vector
-# What torch's errors say when memory ran out: on Linux, on Windows, on a GPU, within a library that it calls.
-OUT_OF_MEMORY = "can't allocate memory", "not enough memory", "out of memory", "bad_alloc"
-
-
-@dataclass
-class RunOptions:
-    """How long to train, and which weights to keep."""
-
-    epochs: float = 30
-    """Passes over the training pictures. A run that goes on (--resume) may be given more, or fewer: from then on, its
-    learning rate is what it would be had they been asked for at the start."""
-    minutes: float | None = None
-    """Train for so long instead of for a number of epochs, however fast the machine is."""
-    batch_size: int = 64
-    """Pictures in a step, over all processes together. More than 128 learn less in the same time, unless the device is
-    much faster with them."""
-    evaluations: int = 10
-    """How often to measure and save in the course of the run, if that takes no more than a tenth of the time."""
-    keep: Literal["best", "last"] = "best"
-    """Which weights to keep: the best by the bound on pictures held out from training, or the last. The bound may stand
-    still while pictures get sharper."""
-    seed: int = 0
-    """The same seed on the same machine, with the same number of threads, gives the same initial weights, order of
-    pictures and noise. Not so with --minutes, where the clock has a say."""
-    checkpoint_minutes: float = 5
-    """Write a checkpoint so often, from which --resume goes on. The last two are kept, and removed when the run ends."""
-    resume: Path | None = None
-    """Go on with the run that was stopped or killed while it wrote this folder: to the bit as if nothing had happened, on
-    the same device and number of processes. All options are those of that run; only --epochs and --minutes may change."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "minutes", "checkpoint_minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e6:
-                raise ValueError(f"--{name.replace('_', '-')} must be more than 0 and less than a million, got {value}")
-        for name in ("batch_size", "evaluations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"--seed must be a number from 0 to {2**31 - 1}, got {self.seed}")
 
 
 class Run:
@@ -166,8 +124,8 @@ class Run:
             raise KeyboardInterrupt(f"stopped at once; {self.what_is_kept()}{self.checkpoints.advice}") from None
         if isinstance(error, OSError):
             raise ValueError(f"{error.strerror or error}; {self.what_is_kept()}{self.checkpoints.advice}") from error
-        if error is not None and is_out_of_memory(error):
-            raise ValueError(f"{OUT_OF_MEMORY_ADVICE}; {self.what_is_kept()}") from error
+        if error is not None and failures.is_out_of_memory(error):
+            raise ValueError(f"{failures.OUT_OF_MEMORY_ADVICE}; {self.what_is_kept()}") from error
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """Ask the run to end in order, at the first Ctrl-C or SIGTERM; end it at the second."""
@@ -213,7 +171,7 @@ class Run:
         seen = torch.cat([*self._seen, torch.tensor(clock, device=log_scale.device), ~self.state.is_finite()[None]])
         everyone = self.accelerator.gather(seen[None]).cpu()  # (processes, PARTS of each step, and 3 numbers)
         minutes, stopped, broken = everyone[:, -3:].amax(0).tolist()
-        parts = everyone[:, :-3].mean(0).view(-1, len(PARTS))
+        parts = everyone[:, :-3].mean(0).view(-1, len(failures.PARTS))
         self._seen.clear()
         self.seconds = 60 * minutes
         self.progress = minutes / minutes_given if minutes_given else step / self.total_steps
@@ -247,17 +205,11 @@ class Run:
         steps = len(parts)
         self.skipped += steps
         self.in_a_row += steps
-        bad = ~parts.isfinite()
-        first = bad.any(1).int().argmax().item()
-        row = parts[int(first)].tolist()
-        name, value = next(
-            ((part, value) for part, value in zip(PARTS, row, strict=True) if not math.isfinite(value)),
-            ("weight decay", math.nan),
-        )
-        found = f"the {name} is {value} at step {self.step - steps + 1 + int(first)}"
+        found = failures.first_not_finite(parts, self.step - steps + 1)
         if self.in_a_row >= MAX_NOT_FINITE:
-            self.failure = f"{found}, and {self.in_a_row} steps in a row gave nothing finite: "
-            self.failure += "try a lower --lr or --mixed-precision no"
+            self.failure = (
+                f"{found}, nothing is finite for {self.in_a_row} steps: try a lower --lr or --mixed-precision no"
+            )
         elif self.accelerator.is_main_process:
             tqdm.write(f"{found}: the last {steps} steps are taken back")
 
@@ -303,19 +255,14 @@ class Run:
     def _write_checkpoint(self) -> None:
         """Write all that `resume` needs. All processes must call this together."""
         self._checkpoint_seconds = self.seconds
-        random_states = self.state.random_states()
+        checkpoint = self.state.checkpoint(self._good)
         if self.accelerator.is_main_process:
             self.checkpoints.write(
                 self.step,
-                {
-                    "facts": self.state.facts,
-                    "processes": self.accelerator.num_processes,
-                    "device": self.accelerator.device.type,
-                    "threads": torch.get_num_threads(),
+                checkpoint
+                | {
                     "pictures": [len(self.split.train), len(self.split.held_out)],
                     "progress": {name: getattr(self, name) for name in self.PROGRESS} | {"said": list(self._said)},
-                    "state": self._good,
-                    "random": random_states,
                     "figures": to_json(self.figures),
                     "history": [asdict(look) for look in self.history],
                     "kept": pack_model(self.kept),
@@ -347,15 +294,14 @@ class Run:
             kept = unpack_model(saved["kept"])
             self.kept = kept and kept.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.checkpoints.written = sorted(self.checkpoints.folder.glob("step-*.pt"))
-        self.state.restore(saved["state"])
-        self.state.restore_random_state(saved["random"])
+        self.state.go_on(saved)
 
     # --- what is measured and kept -----------------------------------------------------------------------------------
 
     def _measure(self, model: VAE, train_elbo: float) -> None:
         """Measure the model on held-out pictures, and keep it if it is better than untrained and than those before."""
         bound, validation = self.bound(model, self.split.held_out)
-        minutes = self.seconds / 60
+        minutes, steps = self.seconds / 60, self.step - self.skipped
         where = f"epoch {self.epochs:.1f}, {minutes:.1f} min"
         if not math.isfinite(bound + validation.elbo):
             tqdm.write(f"{where}: the averaged weights give no finite ELBO")
@@ -364,15 +310,12 @@ class Run:
             f"{where}: held-out ELBO {validation.elbo:.2f} = {validation.reconstruction:.2f} - {validation.kl:.2f} nats, "
             f"MSE {validation.mse:.5f}, σ {validation.scale:.4f}, {validation.active_units} active units"
         )
-        if validation.active_units <= COLLAPSED * model.config.latent_dim:
-            tqdm.write(
-                f"the posterior has collapsed: {validation.active_units} of {model.config.latent_dim} dimensions are active, "
-                "the decoder hardly looks at its latent vector; try --kl-warmup 0.3, a lower --beta, or more --epochs"
-            )
+        if failures.has_collapsed(validation.active_units, model.config.latent_dim):
+            tqdm.write(failures.COLLAPSE_ADVICE)
         before = self.history[self.inherited - 1] if self.inherited else None  # the curves of --init go on
         self.history.append(
             Look(
-                step=self.step - self.skipped + (before.step if before else 0),
+                step=steps + (before.step if before else 0),
                 epochs=self.epochs + (before.epochs if before else 0),
                 minutes=minutes + (before.minutes if before else 0),
                 train_elbo=train_elbo,
@@ -384,9 +327,7 @@ class Run:
         if (self.options.keep == "last" or bound >= self.best) and self._is_better_than_untrained(model, bound):
             model.directions = directions_of(model, self.split.labelled)
             assert self.figures.training
-            record = replace(
-                self.figures.training, steps=self.step - self.skipped, epochs=self.epochs, seconds=self.seconds
-            )
+            record = replace(self.figures.training, steps=steps, epochs=self.epochs, seconds=self.seconds)
             figures = replace(self.figures, training=record, history=self.history)
             self.figures = self.output.replace(model, figures, draw_samples(model, self.split.test))
             self.best, self.kept = bound, copy.deepcopy(model)
@@ -457,30 +398,3 @@ class Run:
         reached = f"held-out bound {self.best:.2f} nats" if elbo is None else f"test ELBO {elbo:.2f} nats"
         epoch = self.figures.training.epochs
         return f"the {self.options.keep} weights, of epoch {epoch:.1f}, are in {self.output.folder} ({reached})"
-
-
-@torch.no_grad()
-def measure_bound(
-    model: VAE, images: Tensor, calibration: Tensor, *, tilt: float, beta: float, samples: int
-) -> tuple[float, TestMetrics]:
-    """Measure a model in `eval()` on images, once its scale is calibrated on others, both (N, C, H, W) uint8.
-
-    Returns the bound that it is trained for, in nats, and the figures of `evaluate`.
-    """
-    calibrate(model, calibration[:CALIBRATION], tilt)
-    metrics = evaluate(model, images, model.prior)
-    if samples == 1:
-        return metrics.reconstruction - beta * metrics.kl, metrics
-    generator = torch.Generator(images.device).manual_seed(0)
-    bounds = importance_weighted_bound(model, to_unit(images), samples, prior=model.prior, generator=generator)
-    return bounds.mean().item(), metrics
-
-
-OUT_OF_MEMORY_ADVICE = "not enough memory: lower --batch-size, --samples, --width or --depth"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of Python, NumPy or torch says that memory ran out."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
-    )
