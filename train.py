@@ -15,7 +15,7 @@ if __name__ == "__main__":  # Ctrl-C or SIGTERM in the seconds that the imports 
 
 import math
 import platform
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,15 +34,22 @@ from vae.hub import check_write
 from vae.loss import SPECTRAL_TILT, elbo, importance_weighted, mean_error, optimal_log_scale
 from vae.model import VAE
 from vae.prior import Flow, StandardNormal
+from vae.training.bound import measure_bound
+from vae.training.checkpoint import TrainingState, load_checkpoint, stored_config, to_plain
+from vae.training.failures import OUT_OF_MEMORY_ADVICE, is_out_of_memory
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
+from vae.training.options import RunOptions
 from vae.training.output import Output, OutputOptions
 from vae.training.push import push, push_command
-from vae.training.run import OUT_OF_MEMORY_ADVICE, Run, RunOptions, is_out_of_memory, measure_bound
+from vae.training.run import Run
 from vae.training.setup import (
+    LATENT_DIM,
     DataOptions,
+    ModelOptions,
     Split,
+    fit_shape,
+    initial_figures,
     initial_model,
-    initial_record,
     load_own,
     load_split,
     make_accelerator,
@@ -50,22 +57,8 @@ from vae.training.setup import (
 from vae.training.threads import choose_threads
 
 MAX_GRAD_NORM = 1.0
+LR, LR_INIT = 4e-3, 4e-4  # by default: from random weights, and from trained ones (--init), which more would forget
 FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of --prior flow
-
-
-@dataclass
-class ModelOptions:
-    """The network, and the weights that it begins with."""
-
-    latent_dim: int = 64
-    """Numbers in a latent vector. More give sharper reconstructions and a latent space that is harder to sample."""
-    width: int = 32
-    """Channels at the finest resolution."""
-    depth: int = 2
-    """Residual blocks at each resolution."""
-    init: str | None = None
-    """Start from the weights of this model (a folder, a bundled name or a Hub repo) instead of random ones: to train it
-    for longer, or on other pictures."""
 
 
 @dataclass
@@ -104,8 +97,9 @@ class LossOptions:
 class OptimizerOptions:
     """How to follow the gradient."""
 
-    lr: float = 4e-3
-    """Peak learning rate: it rises over the first 3 % of the run, then falls along a cosine."""
+    lr: float | None = None
+    """Peak learning rate, by default 0.004, or 0.0004 with --init, which is to keep what the weights know (for other
+    pictures than theirs, give 0.004): it rises over the first 3 % of the run, then falls along a cosine."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """bf16 is faster on recent GPUs and CPUs (AVX-512 BF16, AMX); fp16 is for older GPUs."""
     compile: bool = False
@@ -113,7 +107,7 @@ class OptimizerOptions:
     C++ compiler and seldom pays."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < 1e6:
+        if self.lr is not None and not 0 < self.lr < 1e6:
             raise ValueError(f"--lr must be more than 0 and less than a million, got {self.lr}")
 
 
@@ -131,7 +125,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.data.binarize and self.loss.likelihood != "bernoulli":
             raise ValueError(f"--binarize needs --likelihood bernoulli, got {self.loss.likelihood}")
-        if self.loss.prior == "flow" and self.model.latent_dim < 2:
+        if self.loss.prior == "flow" and self.model.latent_dim is not None and self.model.latent_dim < 2:
             raise ValueError(f"--prior flow needs --latent-dim 2 or more, got {self.model.latent_dim}")
 
 
@@ -146,11 +140,15 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     threads = choose_threads()
     accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile)
     accelerator.print(threads)
+    saved = load_checkpoint(config, accelerator) if config.run.resume else None
     set_seed(config.run.seed, device_specific=True)
-    first = VAE.from_pretrained(config.model.init) if config.model.init else None
+    first = VAE.from_pretrained(config.model.init) if config.model.init and not saved else None
     own = load_own(config.data, pictures)
-    model_config = describe_model(config, first, own["train"] if own else None)
-    folder = config.output.output or Path("weights", short_name(config.data.dataset))
+    if saved:
+        model_config = VAEConfig.from_dict(saved["facts"]["model"])
+    else:
+        model_config = describe_model(config, first, own["train"] if own else None)
+    folder = config.run.resume or config.output.output or Path("weights", short_name(config.data.dataset))
     if first and first.origin and first.origin.resolve() == folder.resolve():
         raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
     split = load_split(accelerator, config.data, model_config, config.run.seed, own)
@@ -158,7 +156,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if repo and accelerator.is_main_process:
         check_write(repo, private=config.output.private or None)
 
-    # The model, what is learned besides it, their optimizer, and the average of their weights, which is what is kept.
+    # The model, perhaps a learned prior, their optimizer, and the average of their weights, which is what is kept.
     vae = initial_model(model_config, first).to(memory_format=torch.channels_last).to(accelerator.device)
     parts = torch.nn.ModuleList([vae])
     if config.loss.prior == "flow":
@@ -170,15 +168,20 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     model, *log_priors, optimizer = accelerator.prepare(*parts, make_optimizer(parts))
     log_prior = log_priors[0] if log_priors else None
     if log_prior is None and config.loss.samples > 1:
-        log_prior = StandardNormal().log_prob  # of each sample, where the known KL would be a mean over all of them
+        log_prior = StandardNormal().log_prob  # an importance weight needs log p(z) of its own sample
 
+    peak_lr = config.optimizer.lr or (LR_INIT if config.model.init else LR)
     tilt, samples, likelihood = config.loss.tilt, config.loss.samples, config.loss.likelihood
     measure = partial(measure_bound, calibration=split.measured, tilt=tilt, beta=config.loss.beta, samples=samples)
     figures = describe_training(config, accelerator, split, vae)
-    run = Run(accelerator, config.run, split, Output(folder), figures, measure)
+    facts = {"config": to_plain(config), "model": asdict(model_config)}
+    state = TrainingState(accelerator, parts, ema, optimizer, facts)
+    run = Run(accelerator, config.run, split, Output(folder), figures, measure, state)
+    if saved:
+        run.resume(saved)
     with run:
         for step, x in enumerate(run.batches(), start=run.step + 1):
-            set_learning_rate(optimizer, config.optimizer.lr * schedule(run.progress))
+            set_learning_rate(optimizer, peak_lr * schedule(run.progress))
             beta = config.loss.beta * ramp(run.progress, config.loss.kl_warmup)
             x = augment(x, config.data.shift)
             x = torch.bernoulli(x) if config.data.binarize else x
@@ -186,20 +189,20 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
             output = model(x, samples=samples)  # encode, sample, decode
             x = x.repeat(samples, 1, 1, 1)
             error = accelerator.reduce(mean_error(x, output.reconstruction.detach(), likelihood), "mean")
-            log_scale = optimal_log_scale(error, likelihood, tilt)  # of the whole batch
+            log_scale = optimal_log_scale(error, likelihood, tilt)  # of the batch over all processes
             bound = elbo(x, output, likelihood, log_scale, beta, log_prior)  # reconstruction - beta * KL, in nats
             loss = -importance_weighted(bound.total, samples).mean() / x[0].numel()  # nats per pixel value
 
             optimizer.zero_grad()
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+            norm = accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
             optimizer.step()
             ema.update_parameters(parts)
 
-            run.after_step(step, bound, log_scale, ema.model)  # say, measure, keep, stop
+            run.after_step(step, bound, log_scale, norm)  # log, measure, keep the best, perhaps stop
             if run.finished:
                 break
-        run.finish()  # measure on the test set what was kept
+        run.finish()  # measure the kept weights on the test set
 
     if repo and accelerator.is_main_process:
         if run.is_stopped:
@@ -209,24 +212,26 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
 
 
 def describe_model(config: TrainConfig, first: VAE | None, own: Pictures | None = None) -> VAEConfig:
-    """Make the config of a model, of own pictures if there are such. Raises ValueError if it is not allowed."""
+    """Make the config of the model: that of `first`, if there is one, and of own pictures' shape, if there are such.
+
+    Raises ValueError if it is not allowed.
+    """
     spec = spec_of(config.data.dataset)
     if own:
         spec = replace(spec, channels=own.images.shape[1], image_size=own.images.shape[-1])
-    credits = [spec.attribution, first.config.attribution if first else ""]
-    return VAEConfig(
-        image_size=spec.image_size if config.data.image_size is None else config.data.image_size,
-        channels=spec.channels if config.data.channels is None else config.data.channels,
-        latent_dim=config.model.latent_dim,
-        width=config.model.width,
-        depth=config.model.depth,
-        likelihood=config.loss.likelihood,
-        attribution=". ".join(dict.fromkeys(filter(None, credits))),
-    )
+    default = VAEConfig(image_size=spec.image_size, channels=spec.channels, latent_dim=LATENT_DIM)
+    shape = {name: getattr(config.data, name) for name in ("image_size", "channels")}
+    shape |= {name: getattr(config.model, name) for name in ("latent_dim", "width", "depth")}
+    credited = [spec.attribution, first.config.attribution if first else ""]
+    attribution = ". ".join(dict.fromkeys(filter(None, credited)))
+    fitting = fit_shape(shape, default, first)
+    return replace(fitting, likelihood=config.loss.likelihood, attribution=attribution)
 
 
 def describe_training(config: TrainConfig, accelerator: Accelerator, split: Split, model: VAE) -> Figures:
     """Write down what is known of a training before its first step."""
+    dataset = describe_dataset(config.data.dataset)
+    earlier = initial_figures(config.model.init, dataset, model.config)
     record = TrainingRecord(
         command=published_command(config),
         pictures=len(split.train),
@@ -243,10 +248,10 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
         steps=0,
         epochs=0.0,
         seconds=0.0,
-        init=initial_record(config.model.init),
+        init=earlier.training,
         versions={"python": platform.python_version()} | {name: version(name) for name in ("torch", "accelerate")},
     )
-    return Figures(dataset=describe_dataset(config.data.dataset), training=record)
+    return Figures(dataset=dataset, training=record, history=earlier.history)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -254,7 +259,10 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # a KeyboardInterrupt
     try:
-        config = tyro.cli(TrainConfig, prog="train.py", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        parse = partial(tyro.cli, TrainConfig, prog="train.py", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        config = parse()
+        if config.run.resume:  # what is given again is compared with what the checkpoint says
+            config = parse(default=stored_config(config.run.resume, TrainConfig))
         if config.output.push_only and config.output.push_to_hub:
             push(config.output.push_only, config.output.push_to_hub, config.output.private)
         else:

@@ -32,8 +32,9 @@ from vae.data import Pictures
 from vae.figures import Figures
 from vae.files import WEIGHTS, fingerprint
 from vae.images import to_pil
+from vae.training.options import RunOptions
 from vae.training.output import Output
-from vae.training.run import Run, RunOptions
+from vae.training.run import Run
 from vae.training.setup import Split
 
 SMALL = [
@@ -318,9 +319,9 @@ def test_a_program_can_train_in_a_thread_and_again_in_another_precision(
 def make_run(images: Tensor, tmp_path: Path, **options: Any) -> Run:
     labelled = Pictures(images, torch.empty(len(images), 0, dtype=torch.int64), {})
     split = Split(images, images, images[:2], images[:2], labelled)
-    no_metrics: Any = None
+    nothing: Any = None
     return Run(
-        Accelerator(), RunOptions(**options), split, Output(tmp_path), Figures(), lambda model, images: no_metrics
+        Accelerator(), RunOptions(**options), split, Output(tmp_path), Figures(), lambda model, images: nothing, nothing
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,18 @@ def test_two_processes_train_one_model(pictures: Path, tmp_path: Path, options: 
     assert done.stdout.count("test ELBO") == 1
 
 
+def test_the_architecture_and_the_curves_are_those_of_the_model_to_begin_with(pictures: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    data = ("--dataset", "folder", "--data-dir", pictures, "--epochs", 20)
+    train_here(*SMALL, *data, "--output", first)
+    train_here(*data, "--output", second, "--init", first, "--keep", "last")  # nothing of its shape
+    assert VAE.from_pretrained(second).config == VAE.from_pretrained(first).config
+    before, after = Figures.read(first).history, Figures.read(second).history
+    assert after[: len(before)] == before
+    assert after[len(before)].step == before[-1].step + 10
+    assert [look.epochs for look in after] == sorted(look.epochs for look in after)
+
+
 def test_it_goes_on_from_the_weights_of_another_model(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,7 +181,7 @@ def test_it_goes_on_from_the_weights_of_another_model(
     assert record.init is None
     for arguments, sentence in (
         (("--output", first), "--output would replace the weights to begin with"),
-        (("--output", second, "--latent-dim", 9), "are of latent_dim 8, and 9 is asked for: give --latent-dim 8"),
+        (("--output", second, "--latent-dim", 9), "are of latent_dim 8, and 9 is asked for: leave out --latent-dim"),
     ):
         with pytest.raises(SystemExit, match=re.escape(sentence)):
             train_here(*options, "--init", first, *arguments)
@@ -216,7 +229,9 @@ def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert "stopped after" in out.splitlines()[-1]
-    assert str(tmp_path / "out") in out.splitlines()[-1]
+    assert out.splitlines()[-1].endswith(f"to go on: python train.py --resume {tmp_path / 'out'}")
+    assert list((tmp_path / "out" / "checkpoints").glob("step-*.pt"))
+    shutil.rmtree(tmp_path / "out" / "checkpoints")
     assert_whole(tmp_path / "out")
 
 

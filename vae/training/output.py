@@ -60,6 +60,13 @@ class Output:
         with self._staging():
             pass
 
+    def fingerprint(self) -> str | None:
+        """Return the fingerprint of the weights that are there; None if there are none, or broken ones."""
+        try:
+            return fingerprint(self.folder)
+        except ValueError:
+            return None
+
     def replace(self, model: VAE, figures: Figures, samples: Image.Image) -> Figures:
         """Replace whatever model is there; return the figures with the fingerprint of these weights."""
         with self._staging() as new:

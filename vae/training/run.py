@@ -9,9 +9,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -22,53 +22,23 @@ from vae.data import batches
 from vae.evaluate.fit import directions_of
 from vae.evaluate.measure import draw_samples, evaluate
 from vae.evaluate.metrics import pca_mse
-from vae.figures import Figures, Look, TestMetrics
-from vae.images import to_unit
-from vae.loss import ELBO, calibrate, importance_weighted_bound, overall_scale
+from vae.figures import Figures, Look, TestMetrics, parse, to_json
+from vae.loss import ELBO, overall_scale
 from vae.model import VAE
+from vae.training import failures
+from vae.training.bound import CALIBRATION
+from vae.training.checkpoint import Checkpoints, TrainingState, pack_model, unpack_model
+from vae.training.options import RunOptions
 from vae.training.output import Output
 from vae.training.setup import Split
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CALIBRATION = 5000  # training pictures on which the scale of the likelihood is measured
 MAX_MEASURING = 0.1  # part of the time that measuring in the course of the run may take
+FORWARD = 1 / 3  # of the arithmetic of a training step
 LOOK_EVERY = 10  # steps between two looks at the clock and the figures, each of which waits for the device
-# What torch's errors say when memory ran out: on Linux, on Windows, on a GPU, within a library that it calls.
-OUT_OF_MEMORY = "can't allocate memory", "not enough memory", "out of memory", "bad_alloc"
-
-
-@dataclass
-class RunOptions:
-    """How long to train, and which weights to keep."""
-
-    epochs: float = 30
-    """Passes over the training pictures."""
-    minutes: float | None = None
-    """Train for so long instead of for a number of epochs, however fast the machine is."""
-    batch_size: int = 64
-    """Pictures in a step, over all processes together. More than 128 learn less in the same time, unless the device is
-    much faster with them."""
-    evaluations: int = 10
-    """How often to measure and save in the course of the run, if that takes no more than a tenth of the time."""
-    keep: Literal["best", "last"] = "best"
-    """Which weights to keep: the best by the bound on pictures held out from training, or the last. The bound may stand
-    still while pictures get sharper."""
-    seed: int = 0
-    """The same seed on the same machine, with the same number of threads, gives the same initial weights, order of
-    pictures and noise."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e6:
-                raise ValueError(f"--{name} must be more than 0 and less than a million, got {value}")
-        for name in ("batch_size", "evaluations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"--seed must be a number from 0 to {2**31 - 1}, got {self.seed}")
+MAX_NOT_FINITE = 20  # steps in a row
 
 
 class Run:
@@ -77,10 +47,12 @@ class Run:
     What it has reached, which a checkpoint must hold besides weights and optimizer:
         step, seconds: steps taken, and the time since the end of the first, in which a compilation may be.
         history, looks, looking_seconds: what was measured in its course, how often, and how long that took.
+        skipped, in_a_row: steps that were taken back because something wasn't finite, and how many of them just now.
         best, kept: the highest bound on held-out pictures, and the model whose bound it is (or the last, if that is kept).
 
     figures: what is known before the first step, of the pictures and of how the model is trained.
     bound: measures a model on pictures: the bound to choose by, in nats, and all else.
+    state: the weights and whatever else the steps change; its average is what is measured and kept.
     """
 
     def __init__(
@@ -91,18 +63,22 @@ class Run:
         output: Output,
         figures: Figures,
         bound: Callable[[VAE, Tensor], tuple[float, TestMetrics]],
+        state: TrainingState,
     ) -> None:
         processes = accelerator.num_processes
         if options.batch_size % processes:
             raise ValueError(f"--batch-size must be divisible by the {processes} processes, got {options.batch_size}")
         self.step, self.seconds = 0, 0.0
-        self.history: list[Look] = []
+        self.history = list(figures.history)  # of the weights to begin with
+        self.inherited = len(self.history)
         self.looks, self.looking_seconds = 0, 0.0
+        self.skipped = self.in_a_row = 0
         self.best = -math.inf
         self.kept: VAE | None = None
 
         self.accelerator, self.options, self.split, self.output = accelerator, options, split, output
-        self.figures, self.bound = figures, bound
+        self.figures, self.bound, self.state = figures, bound, state
+        self.checkpoints = Checkpoints(output.folder)
         self.batch_size = min(options.batch_size, len(split.train) // processes * processes)
         self.steps_per_epoch = len(split.train) // self.batch_size
         self.total_steps = max(1, round(options.epochs * self.steps_per_epoch))
@@ -111,6 +87,10 @@ class Run:
         self.untrained = math.nan  # the bound of a model with random weights, once it was needed
         self.failure = ""
         self._interrupted = self._stopped = False
+        self._start: float | None = None  # of the clock
+        self._seen: list[Tensor] = []  # PARTS of the steps since the last look, on the device
+        self._said = (math.nan, math.nan, math.nan)  # reconstruction, KL and scale of the last good look
+        self._checkpoint_seconds = 0.0  # when the last one was written
 
     # --- the context: signals, the progress bar, errors in words -----------------------------------------------------
 
@@ -119,6 +99,13 @@ class Run:
         is_main = self.accelerator.is_main_process
         if is_main:
             self.output.prepare()
+            if self.kept and self.figures.weights != self.output.fingerprint():  # it went on after the checkpoint
+                self.figures = self.output.replace(self.kept, self.figures, draw_samples(self.kept, self.split.test))
+            if not self.checkpoints.written and self.checkpoints.folder.exists():
+                print(
+                    f"{self.checkpoints.folder} is of a run that was stopped (--resume {self.output.folder} would go on)"
+                )
+        self._good = self.state.snapshot()
         bar_format = "{l_bar}{bar:20}| {elapsed} + {remaining} left{postfix}"
         self.bar = tqdm(total=100, bar_format=bar_format, disable=None if is_main else True)
         self._handlers = {}
@@ -134,11 +121,11 @@ class Run:
             signal.signal(number, handler)
         self.bar.close()
         if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"stopped at once; {self.what_is_kept()}") from None
+            raise KeyboardInterrupt(f"stopped at once; {self.what_is_kept()}{self.checkpoints.advice}") from None
         if isinstance(error, OSError):
-            raise ValueError(f"{error.strerror or error}; {self.what_is_kept()}") from error
-        if error is not None and is_out_of_memory(error):
-            raise ValueError(f"{OUT_OF_MEMORY_ADVICE}; {self.what_is_kept()}") from error
+            raise ValueError(f"{error.strerror or error}; {self.what_is_kept()}{self.checkpoints.advice}") from error
+        if error is not None and failures.is_out_of_memory(error):
+            raise ValueError(f"{failures.OUT_OF_MEMORY_ADVICE}; {self.what_is_kept()}") from error
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """Ask the run to end in order, at the first Ctrl-C or SIGTERM; end it at the second."""
@@ -163,60 +150,158 @@ class Run:
             )
             yield from itertools.islice(shares, done if epoch == first_epoch else 0, None)
 
-    def after_step(self, step: int, bound: ELBO, log_scale: Tensor, model: VAE) -> None:
-        """Take note of a step; now and then look at the clock, say how it goes, measure the model and keep it.
+    def after_step(self, step: int, bound: ELBO, log_scale: Tensor, gradient_norm: Tensor) -> None:
+        """Take note of a step; now and then look at the clock, say how it goes, measure the averaged weights, keep them.
 
-        bound: of this process's share of the batch; log_scale: of the likelihood; model: the averaged weights.
+        bound: of this process's share of the batch; log_scale: of the likelihood; gradient_norm: of all processes.
         """
         minutes_given = self.options.minutes
         self.step = step
-        if step == 1:
-            self._start = time.monotonic()
+        if self._start is None:
+            self._start = time.monotonic() - self.seconds
         if minutes_given is None:
             self.progress = step / self.total_steps
+        reconstruction, kl = bound.reconstruction.detach().mean(), bound.kl.detach().mean()
+        self._seen.append(torch.stack([reconstruction, kl, overall_scale(log_scale), gradient_norm.detach()]))
         if step % LOOK_EVERY and (step != self.total_steps or minutes_given):
             return
 
         # All processes see the same figures, and so take the same turn.
-        seen = torch.stack([bound.reconstruction.detach().mean(), bound.kl.detach().mean(), overall_scale(log_scale)])
-        clock = torch.tensor([(time.monotonic() - self._start) / 60, self._interrupted], device=seen.device)
-        everyone = self.accelerator.gather(torch.cat([seen, clock])[None])  # (processes, 5)
-        reconstruction, kl, scale = everyone[:, :3].mean(0).tolist()
-        minutes, stopped = everyone[:, 3:].amax(0).tolist()
-        self.seconds, self._stopped = 60 * minutes, stopped > 0
-        for part, value in (("reconstruction", reconstruction), ("KL divergence", kl), ("scale", scale)):
-            if not math.isfinite(value):
-                self.failure = f"the {part} is {value} at step {step}: try a lower --lr or --mixed-precision no"
-                self.finished = True
-                return
-
+        clock = [(time.monotonic() - self._start) / 60, self._interrupted]
+        seen = torch.cat([*self._seen, torch.tensor(clock, device=log_scale.device), ~self.state.is_finite()[None]])
+        everyone = self.accelerator.gather(seen[None]).cpu()  # (processes, PARTS of each step, and 3 numbers)
+        minutes, stopped, broken = everyone[:, -3:].amax(0).tolist()
+        parts = everyone[:, :-3].mean(0).view(-1, len(failures.PARTS))
+        self._seen.clear()
+        self.seconds = 60 * minutes
         self.progress = minutes / minutes_given if minutes_given else step / self.total_steps
-        images_per_second = (step - 1) * self.batch_size / (self.seconds + 1e-9)
+        if broken or not parts[:, :-1].isfinite().all():
+            self._take_back(parts)
+        else:
+            self.in_a_row = 0
+            self._said = tuple(parts[-1, :-1].tolist())
+        self._stopped = stopped > 0 and self.progress < 1
+        self.finished = self.progress >= 1 or self._stopped or bool(self.failure)
+        self._say()
+        measured = self._look_is_due() or (self.finished and not self._stopped)
+        if measured:
+            self._look()
+        if not self.in_a_row:
+            self._good = self.state.snapshot()
+        is_time = self.seconds - self._checkpoint_seconds >= 60 * self.options.checkpoint_minutes
+        if self._stopped or (is_time and not self.finished):
+            self._write_checkpoint()
+        if self._stopped and not measured:  # after the checkpoint, which knows nothing of it
+            self._look()
+
+    def _take_back(self, parts: Tensor) -> None:
+        """Go back to the last good look: weights, average and optimizer, but neither the clock nor the data.
+
+        To see every step at once whether it was finite, the processor would have to wait for the device every time. And to
+        leave out a gradient would not be enough: batch norm has taken the activations in, and the average the weights.
+        parts: PARTS of each step since that look, (steps, 4).
+        """
+        self.state.restore(self._good)
+        steps = len(parts)
+        self.skipped += steps
+        self.in_a_row += steps
+        found = failures.first_not_finite(parts, self.step - steps + 1)
+        if self.in_a_row >= MAX_NOT_FINITE:
+            self.failure = (
+                f"{found}, nothing is finite for {self.in_a_row} steps: try a lower --lr or --mixed-precision no"
+            )
+        elif self.accelerator.is_main_process:
+            tqdm.write(f"{found}: the last {steps} steps are taken back")
+
+    def _say(self) -> None:
+        reconstruction, kl, scale = self._said
+        images_per_second = (self.step - 1) * self.batch_size / (self.seconds + 1e-9)
         self.bar.set_postfix_str(
             f"{images_per_second:,.0f} images/s, ELBO {reconstruction - kl:.1f} = {reconstruction:.1f} - {kl:.1f} "
             f"nats, σ {scale:.4f}"
         )
         self.bar.update(min(100, 100 * self.progress) - self.bar.n)
-        self.finished = self.progress >= 1 or self._stopped
-        is_due = self.progress * self.options.evaluations >= self.looks + 1
-        is_quick = self.looking_seconds <= MAX_MEASURING * self.seconds
-        if self.accelerator.is_main_process and (self.finished or (is_due and is_quick)):
-            began = time.monotonic()
-            self._measure(model, reconstruction - kl)
-            self.looks += 1
-            self.looking_seconds += time.monotonic() - began
+
+    def _look_is_due(self) -> bool:
+        """Tell whether to measure now: often enough, and without spending more than MAX_MEASURING on it.
+
+        By the clock if the run is; else by the number of pictures, which is the same whenever a run is repeated.
+        """
+        if self.options.minutes:
+            is_quick = self.looking_seconds <= MAX_MEASURING * self.seconds
+        else:
+            split = self.split
+            pictures = min(CALIBRATION, len(split.measured)) + 2 * len(split.held_out) + len(split.labelled.images)
+            is_quick = self.looks * FORWARD * pictures <= MAX_MEASURING * self.step * self.batch_size
+        return is_quick and self.progress * self.options.evaluations >= self.looks + 1
+
+    def _look(self) -> None:
+        """Measure the averaged weights in the main process."""
+        began = time.monotonic()
+        if self.accelerator.is_main_process and math.isfinite(self._said[0]):  # else no step was good yet
+            self._measure(self.state.average.model, self._said[0] - self._said[1])
+        self.looks += 1
+        self.looking_seconds += time.monotonic() - began
 
     @property
     def epochs(self) -> float:
-        """Passes over the training pictures so far."""
-        return self.step * self.batch_size / len(self.split.train)
+        """Passes over the training pictures so far, without steps that were taken back."""
+        return (self.step - self.skipped) * self.batch_size / len(self.split.train)
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    PROGRESS = "step", "seconds", "looks", "looking_seconds", "inherited", "skipped", "in_a_row", "best", "untrained"
+
+    def _write_checkpoint(self) -> None:
+        """Write all that `resume` needs. All processes must call this together."""
+        self._checkpoint_seconds = self.seconds
+        checkpoint = self.state.checkpoint(self._good)
+        if self.accelerator.is_main_process:
+            self.checkpoints.write(
+                self.step,
+                checkpoint
+                | {
+                    "pictures": [len(self.split.train), len(self.split.held_out)],
+                    "progress": {name: getattr(self, name) for name in self.PROGRESS} | {"said": list(self._said)},
+                    "figures": to_json(self.figures),
+                    "history": [asdict(look) for look in self.history],
+                    "kept": pack_model(self.kept),
+                },
+            )
+
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint: the next step, if nothing draws random numbers before it, is the one after it.
+
+        Raises ValueError if the pictures are others.
+        """
+        if saved["pictures"] != [len(self.split.train), len(self.split.held_out)]:
+            raise ValueError(
+                f"{saved['path']} is of a run with {saved['pictures'][0]} training pictures, and there are "
+                f"{len(self.split.train)} now: train anew"
+            )
+        for name in self.PROGRESS:
+            setattr(self, name, saved["progress"][name])
+        self._said = tuple(saved["progress"]["said"])
+        self._checkpoint_seconds = self.seconds
+        minutes = self.options.minutes
+        self.progress = self.seconds / 60 / minutes if minutes else self.step / self.total_steps
+        self.history = [parse(Look, look, "history") for look in saved["history"]]
+        figures, now = parse(Figures, saved["figures"], "figures"), self.figures.training
+        if now and figures.training:  # the command may have another --epochs
+            figures = replace(figures, training=replace(figures.training, command=now.command))
+        self.figures = figures
+        if self.accelerator.is_main_process:
+            kept = unpack_model(saved["kept"])
+            self.kept = kept and kept.to(self.accelerator.device).to(memory_format=torch.channels_last)
+        self.checkpoints.written = sorted(self.checkpoints.folder.glob("step-*.pt"))
+        self.state.go_on(saved)
 
     # --- what is measured and kept -----------------------------------------------------------------------------------
 
     def _measure(self, model: VAE, train_elbo: float) -> None:
         """Measure the model on held-out pictures, and keep it if it is better than untrained and than those before."""
         bound, validation = self.bound(model, self.split.held_out)
-        minutes = self.seconds / 60
+        minutes, steps = self.seconds / 60, self.step - self.skipped
         where = f"epoch {self.epochs:.1f}, {minutes:.1f} min"
         if not math.isfinite(bound + validation.elbo):
             tqdm.write(f"{where}: the averaged weights give no finite ELBO")
@@ -225,11 +310,14 @@ class Run:
             f"{where}: held-out ELBO {validation.elbo:.2f} = {validation.reconstruction:.2f} - {validation.kl:.2f} nats, "
             f"MSE {validation.mse:.5f}, σ {validation.scale:.4f}, {validation.active_units} active units"
         )
+        if failures.has_collapsed(validation.active_units, model.config.latent_dim):
+            tqdm.write(failures.COLLAPSE_ADVICE)
+        before = self.history[self.inherited - 1] if self.inherited else None  # the curves of --init go on
         self.history.append(
             Look(
-                step=self.step,
-                epochs=self.epochs,
-                minutes=minutes,
+                step=steps + (before.step if before else 0),
+                epochs=self.epochs + (before.epochs if before else 0),
+                minutes=minutes + (before.minutes if before else 0),
                 train_elbo=train_elbo,
                 validation_elbo=validation.elbo,
                 validation_kl=validation.kl,
@@ -239,7 +327,7 @@ class Run:
         if (self.options.keep == "last" or bound >= self.best) and self._is_better_than_untrained(model, bound):
             model.directions = directions_of(model, self.split.labelled)
             assert self.figures.training
-            record = replace(self.figures.training, steps=self.step, epochs=self.epochs, seconds=self.seconds)
+            record = replace(self.figures.training, steps=steps, epochs=self.epochs, seconds=self.seconds)
             figures = replace(self.figures, training=record, history=self.history)
             self.figures = self.output.replace(model, figures, draw_samples(model, self.split.test))
             self.best, self.kept = bound, copy.deepcopy(model)
@@ -274,6 +362,8 @@ class Run:
                 self.figures = replace(self.figures, test=replace(test, pca_mse=error))
                 self.output.update(self.figures)
                 self.output.write_card(self.kept, self.figures)
+            if self.accelerator.is_main_process and not self._stopped and not self.failure and self.kept:
+                self.checkpoints.remove()
         finally:
             self.accelerator.wait_for_everyone()  # who leaves first while another still measures may abort
             self.accelerator.end_training()
@@ -281,14 +371,16 @@ class Run:
             return
         ended = f"{'stopped' if self._stopped else 'trained'} after {self.seconds / 60:.1f} minutes"
         if self.kept is None and not self.failure:
-            found = f"{self.history[-1].validation_elbo:.6g}" if self.history else "not finite"
+            found = f"{self.history[-1].validation_elbo:.6g}" if self.history[self.inherited :] else "not finite"
             self.failure = (
                 f"{ended}, the weights are no better than untrained ones (held-out ELBO {found}, untrained "
                 f"{self.untrained:.6g} nats): train for longer, or with a lower --lr"
             )
         if self.failure:
             raise ValueError(f"{self.failure}; {self.what_is_kept()}")
-        print(f"{ended}; {self.what_is_kept()}")
+        if self.skipped:
+            print(f"{self.skipped} of {self.step} steps were taken back: something in them was not finite")
+        print(f"{ended}; {self.what_is_kept()}{self.checkpoints.advice if self._stopped else ''}")
 
     @property
     def is_stopped(self) -> bool:
@@ -306,30 +398,3 @@ class Run:
         reached = f"held-out bound {self.best:.2f} nats" if elbo is None else f"test ELBO {elbo:.2f} nats"
         epoch = self.figures.training.epochs
         return f"the {self.options.keep} weights, of epoch {epoch:.1f}, are in {self.output.folder} ({reached})"
-
-
-@torch.no_grad()
-def measure_bound(
-    model: VAE, images: Tensor, calibration: Tensor, *, tilt: float, beta: float, samples: int
-) -> tuple[float, TestMetrics]:
-    """Measure a model in `eval()` on images, once its scale is calibrated on others, both (N, C, H, W) uint8.
-
-    Returns the bound that it is trained for, in nats, and the figures of `evaluate`.
-    """
-    calibrate(model, calibration[:CALIBRATION], tilt)
-    metrics = evaluate(model, images, model.prior)
-    if samples == 1:
-        return metrics.reconstruction - beta * metrics.kl, metrics
-    generator = torch.Generator(images.device).manual_seed(0)
-    bounds = importance_weighted_bound(model, to_unit(images), samples, prior=model.prior, generator=generator)
-    return bounds.mean().item(), metrics
-
-
-OUT_OF_MEMORY_ADVICE = "not enough memory: lower --batch-size, --samples, --width or --depth"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of Python, NumPy or torch says that memory ran out."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
-    )

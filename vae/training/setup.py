@@ -18,10 +18,12 @@ from vae.data import HUB, Pictures, as_pictures, binarize, load_dataset, load_hu
 from vae.data.folder import Side
 from vae.decode import Values
 from vae.evaluate.fit import default_num_held_out
-from vae.figures import Figures, TrainingRecord
+from vae.figures import DatasetFacts, Figures
+from vae.files import read_config
 from vae.hub import find_model
 from vae.model import VAE
 
+LATENT_DIM = 64  # by default
 LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
 
 
@@ -36,6 +38,22 @@ def make_accelerator(mixed_precision: str, compile: bool) -> Accelerator:
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16 does not train on a CPU: take bf16 or no")
     return accelerator
+
+
+@dataclass
+class ModelOptions:
+    """The network, and the weights that it begins with."""
+
+    latent_dim: int | None = None
+    """Numbers in a latent vector, by default 64, or those of --init. More give sharper reconstructions and a latent
+    space that is harder to sample."""
+    width: int | None = None
+    """Channels at the finest resolution, by default 32, or those of --init."""
+    depth: int | None = None
+    """Residual blocks at each resolution, by default 2, or those of --init."""
+    init: str | None = None
+    """Start from the weights of this model (a folder, a bundled name or a Hub repo) instead of random ones: to train it
+    for longer, or on other pictures."""
 
 
 @dataclass
@@ -144,26 +162,44 @@ def load_split(
     return Split(train, measured, held_out, test, Pictures(measured[:LABELLED], labels, pictures.attributes))
 
 
-def initial_model(config: VAEConfig, first: VAE | None) -> VAE:
-    """Make a model with the weights of `first`, or random ones. Raises ValueError if they don't fit the config."""
-    model = VAE(config)
+def fit_shape(given: dict[str, int | None], default: VAEConfig, first: VAE | None) -> VAEConfig:
+    """Make the config with the fields that are given, not None, and for the others those of `first`, or the default.
+
+    Raises ValueError if a given one is not that of `first`.
+    """
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if first is None:
-        return model
-    for field in dataclasses.fields(config):
-        given, wanted = getattr(first.config, field.name), getattr(config, field.name)
-        if field.name not in ("likelihood", "attribution") and given != wanted:  # the scale is measured anew
+        return dataclasses.replace(default, **chosen)
+    for name, value in chosen.items():
+        known = getattr(first.config, name)
+        if value != known:
             raise ValueError(
-                f"the weights in {first.origin} are of {field.name} {given}, and {wanted} is asked for: give "
-                f"--{field.name.replace('_', '-')} {given}"
+                f"the weights in {first.origin} are of {name} {known}, and {value} is asked for: leave out "
+                f"--{name.replace('_', '-')}"
             )
-    model.encoder.load_state_dict(first.encoder.state_dict())
-    model.decoder.load_state_dict(first.decoder.state_dict())
+    return first.config
+
+
+def initial_model(config: VAEConfig, first: VAE | None) -> VAE:
+    """Make a model with random weights, or those of `first`, of the same architecture; the scale is measured anew."""
+    model = VAE(config)
+    if first is not None:
+        model.encoder.load_state_dict(first.encoder.state_dict())
+        model.decoder.load_state_dict(first.decoder.state_dict())
     return model
 
 
-def initial_record(init: str | None) -> TrainingRecord | None:
-    """Read how the weights to begin with were trained; None if they don't say it."""
+def initial_figures(init: str | None, dataset: DatasetFacts, config: VAEConfig) -> Figures:
+    """Read how the weights to begin with were trained; no more than they say, and nothing if they say it wrongly.
+
+    Their curves are left out if those of a model of this config on this dataset can't go on from them.
+    """
     try:
-        return Figures.read(find_model(init)).training if init else None
+        if init is None:
+            return Figures()
+        folder = find_model(init)
+        figures, likelihood = Figures.read(folder), read_config(folder).likelihood
     except ValueError:
-        return None
+        return Figures()
+    same = figures.dataset and figures.dataset.name == dataset.name and likelihood == config.likelihood
+    return figures if same else dataclasses.replace(figures, history=[])
