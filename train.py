@@ -144,7 +144,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if pictures is not None:
         config = replace(config, data=replace(config.data, dataset=OWN))
     threads = choose_threads()
-    accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile)
+    accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile, config.output.tracker)
     accelerator.print(threads)
     set_seed(config.run.seed, device_specific=True)
     first = VAE.from_pretrained(config.model.init) if config.model.init else None

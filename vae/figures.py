@@ -19,7 +19,14 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from vae.files import METRICS, WEIGHTS, fingerprint, read_json, write_json
 
 MAX_SEED = 2**63 - 1
-UNPUBLISHED = {"data_dir", "output", "push_to_hub", "push_only", "private"}  # options that say nothing of the weights
+UNPUBLISHED = {
+    "data_dir",
+    "output",
+    "push_to_hub",
+    "push_only",
+    "private",
+    "tracker",
+}  # options that say nothing of the weights
 REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?")  # owner/name of the Hub, which is no path
 
 

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -119,6 +119,7 @@ class Run:
         is_main = self.accelerator.is_main_process
         if is_main:
             self.output.prepare()
+        self.accelerator.init_trackers(self.output.folder.resolve().name)
         bar_format = "{l_bar}{bar:20}| {elapsed} + {remaining} left{postfix}"
         self.bar = tqdm(total=100, bar_format=bar_format, disable=None if is_main else True)
         self._handlers = {}
@@ -236,6 +237,14 @@ class Run:
                 validation_mse=validation.mse,
             )
         )
+        shown = asdict(self.history[-1]) | {
+            "validation_reconstruction": validation.reconstruction,
+            "scale": validation.scale,
+            "active_units": validation.active_units,
+            "images_per_second": (self.step - 1) * self.batch_size / (self.seconds + 1e-9),
+        }
+        del shown["step"]  # which trackers have of their own
+        self.accelerator.log({name: value for name, value in shown.items() if value is not None}, step=self.step)
         if (self.options.keep == "last" or bound >= self.best) and self._is_better_than_untrained(model, bound):
             model.directions = directions_of(model, self.split.labelled)
             assert self.figures.training
