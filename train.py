@@ -138,16 +138,14 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if pictures is not None:
         config = replace(config, data=replace(config.data, dataset=OWN))
     threads = choose_threads()
-    accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile)
+    accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile, config.output.tracker)
     accelerator.print(threads)
     saved = load_checkpoint(config, accelerator) if config.run.resume else None
     set_seed(config.run.seed, device_specific=True)
     first = VAE.from_pretrained(config.model.init) if config.model.init and not saved else None
-    own = load_own(config.data, pictures)
-    if saved:
-        model_config = VAEConfig.from_dict(saved["facts"]["model"])
-    else:
-        model_config = describe_model(config, first, own["train"] if own else None)
+    described = VAEConfig.from_dict(saved["facts"]["model"]) if saved else first.config if first else None
+    own = load_own(config.data, pictures, described)
+    model_config = described if described and saved else describe_model(config, first, own["train"] if own else None)
     folder = config.run.resume or config.output.output or Path("weights", short_name(config.data.dataset))
     if first and first.origin and first.origin.resolve() == folder.resolve():
         raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")

@@ -219,7 +219,7 @@ def test_a_new_run_keeps_the_checkpoints_of_another_until_it_has_its_own(
 ) -> None:
     stop_at(monkeypatch, 5)
     train.main([*options, "--output", str(stopped)])
-    assert f"is of a run that was stopped (--resume {stopped} would go on)" in capsys.readouterr().out
+    assert f"--resume {stopped} would go on with it" in capsys.readouterr().out
     assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["step-000000010.pt"]
 
 

@@ -201,7 +201,7 @@ def test_a_kill_at_any_moment_leaves_a_model_and_nothing_of_another(
     assert len(seen) > 15
     output.prepare()
     assert set(contents(earlier)) == {
-        *("config.json", WEIGHTS, "metrics.json", "samples.png", "curves.png", "README.md")
+        *("config.json", WEIGHTS, "metrics.json", "samples.png", "curves.png", "curves.csv", "README.md")
     }
 
 

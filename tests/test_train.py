@@ -40,7 +40,7 @@ SMALL = [
     "--latent-dim",
     "8",
 ]
-WHOLE = {"config.json", "model.safetensors", "metrics.json", "README.md", "samples.png", "curves.png"}
+WHOLE = {"config.json", "model.safetensors", "metrics.json", "README.md", "samples.png", "curves.png", "curves.csv"}
 
 
 @pytest.fixture

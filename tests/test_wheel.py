@@ -65,3 +65,13 @@ def test_after_the_package_the_other_name_is_the_same(installed: Path, tmp_path:
     code = "import sys\nsys.path.pop(0)\nimport vae, unvaelievable\nassert unvaelievable.VAE is vae.VAE\n"
     done = run(installed, tmp_path, code)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_console_script_of_the_wheel_evaluates(installed: Path, tmp_path: Path) -> None:
+    (entries,) = installed.glob("*.dist-info/entry_points.txt")
+    (line,) = (line for line in entries.read_text().splitlines() if line.startswith("unvaelievable-evaluate"))
+    module, function = line.partition("=")[2].strip().split(":")
+    code = f"import sys\nsys.path.pop(0)\nsys.argv[1:] = ['--help']\nfrom {module} import {function}\n{function}()\n"
+    done = run(installed, tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    assert "--fit-prior" in done.stdout

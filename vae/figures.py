@@ -20,7 +20,7 @@ from vae.files import METRICS, WEIGHTS, fingerprint, read_json, write_json
 
 MAX_SEED = 2**63 - 1
 # Options that say nothing of the weights.
-UNPUBLISHED = {"data_dir", "output", "push_to_hub", "push_only", "private", "checkpoint_minutes", "resume"}
+UNPUBLISHED = {"data_dir", "output", "push_to_hub", "push_only", "private", "checkpoint_minutes", "resume", "tracker"}
 REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?")  # owner/name of the Hub, which is no path
 
 

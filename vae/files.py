@@ -26,6 +26,7 @@ T = TypeVar("T")
 CONFIG, WEIGHTS, METRICS, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
 PRIOR, LATENTS = "prior.safetensors", "latents.safetensors"
 SAMPLES, CURVES, GENERATED = "samples.png", "curves.png", "generated.png"
+CURVES_TABLE = "curves.csv"
 
 MAX_PARAMETERS = 100_000_000
 MAX_FIELDS = {"image_size": 256, "latent_dim": 4096, "width": 512, "depth": 16}  # of a stranger's config

@@ -244,8 +244,13 @@ def show(name: str, value: Any, indent: str = "") -> None:
         print(f"{indent}{name:{26 - len(indent)}} " + (f"{value:.5f}" if isinstance(value, float) else f"{value}"))
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Do as the arguments of the command line say; errors end the program with a sentence."""
     try:
         main(tyro.cli(Options, prog="python -m vae.evaluate"))
     except (ValueError, OSError) as error:
         sys.exit(f"vae.evaluate: {error}")
+
+
+if __name__ == "__main__":
+    run()

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.figure import Figure
 from PIL import Image
 
 from vae.card import model_card
-from vae.figures import Figures, Look
-from vae.files import CARD, CONFIG, CURVES, GENERATED, LATENTS, METRICS, PRIOR, SAMPLES, WEIGHTS, fingerprint, write
+from vae.figures import Figures, Look, TestMetrics
+from vae.files import (
+    CARD,
+    CONFIG,
+    CURVES,
+    CURVES_TABLE,
+    GENERATED,
+    LATENTS,
+    METRICS,
+    PRIOR,
+    SAMPLES,
+    WEIGHTS,
+    fingerprint,
+    write,
+)
 from vae.model import VAE
 
 STAGING = ".new"  # folder within the output in which the next model is written
 # The weights, which carry their config, come first; what was fitted to other weights is told by its fingerprint.
 MODEL_FILES = WEIGHTS, CONFIG, PRIOR, LATENTS
-ABOUT_WEIGHTS = CARD, METRICS, SAMPLES, CURVES, GENERATED  # what can't be told to be of other weights, but for METRICS
+ABOUT_WEIGHTS = (
+    CARD,
+    METRICS,
+    SAMPLES,
+    CURVES,
+    CURVES_TABLE,
+    GENERATED,
+)  # what can't be told to be of other weights, but for METRICS
 
 
 @dataclass
@@ -37,6 +59,8 @@ class OutputOptions:
     """Push the model in this folder instead of training one."""
     private: bool = False
     """Let nobody else see the repo, if it is created."""
+    tracker: Literal["trackio", "tensorboard", "wandb", "none"] = "none"
+    """Also show what is measured in the course of the run there; tensorboard reads it from the folder `runs`."""
 
     def __post_init__(self) -> None:
         if self.push_to_hub is None and (self.push_only or self.private):
@@ -74,7 +98,7 @@ class Output:
             figures = replace(figures, weights=fingerprint(new))
             figures.write(new)
             write(new / SAMPLES, samples.save)
-            write(new / CURVES, draw_curves(figures.history).savefig)
+            write_curves(new, figures.history)
             for name in ABOUT_WEIGHTS:
                 (self.folder / name).unlink(missing_ok=True)
             for name in (*MODEL_FILES, *ABOUT_WEIGHTS):
@@ -86,7 +110,7 @@ class Output:
 
     def update(self, figures: Figures) -> None:
         """Write figures and curves of the model that is there."""
-        write(self.folder / CURVES, draw_curves(figures.history).savefig)
+        write_curves(self.folder, figures.history)
         figures.write(self.folder)
 
     def write_card(self, model: VAE, figures: Figures) -> None:
@@ -107,6 +131,19 @@ class Output:
             shutil.rmtree(new, ignore_errors=True)
 
 
+def write_curves(folder: Path, history: Sequence[Look]) -> None:
+    """Write the curves of a training into a folder, as a picture and as a table."""
+
+    def write_table(path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, [each.name for each in fields(Look)])
+            table.writeheader()
+            table.writerows(map(asdict, history))
+
+    write(folder / CURVES, draw_curves(history).savefig)
+    write(folder / CURVES_TABLE, write_table)
+
+
 def draw_curves(history: Sequence[Look]) -> Figure:
     """Draw how the bound, the KL divergence and the error went over the epochs."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
@@ -123,3 +160,10 @@ def draw_curves(history: Sequence[Look]) -> Figure:
         panel.grid(alpha=0.3)
         panel.legend()
     return figure
+
+
+def tracked(look: Look, validation: TestMetrics, images_per_second: float) -> dict[str, float]:
+    """Return what a tracker shows of a look; it has the step of its own."""
+    known = {name: value for name, value in asdict(look).items() if value is not None and name != "step"}
+    more = {"validation_reconstruction": validation.reconstruction, "scale": validation.scale}
+    return known | more | {"active_units": validation.active_units, "images_per_second": images_per_second}

@@ -29,7 +29,7 @@ from vae.training import failures
 from vae.training.bound import CALIBRATION
 from vae.training.checkpoint import Checkpoints, TrainingState, pack_model, unpack_model
 from vae.training.options import RunOptions
-from vae.training.output import Output
+from vae.training.output import Output, tracked
 from vae.training.setup import Split
 
 if TYPE_CHECKING:
@@ -102,10 +102,9 @@ class Run:
             if self.kept and self.figures.weights != self.output.fingerprint():  # it went on after the checkpoint
                 self.figures = self.output.replace(self.kept, self.figures, draw_samples(self.kept, self.split.test))
             if not self.checkpoints.written and self.checkpoints.folder.exists():
-                print(
-                    f"{self.checkpoints.folder} is of a run that was stopped (--resume {self.output.folder} would go on)"
-                )
+                print(f"an earlier run was stopped: --resume {self.output.folder} would go on with it")
         self._good = self.state.snapshot()
+        self.accelerator.init_trackers(self.output.folder.resolve().name)
         bar_format = "{l_bar}{bar:20}| {elapsed} + {remaining} left{postfix}"
         self.bar = tqdm(total=100, bar_format=bar_format, disable=None if is_main else True)
         self._handlers = {}
@@ -324,6 +323,8 @@ class Run:
                 validation_mse=validation.mse,
             )
         )
+        speed = (self.step - 1) * self.batch_size / (self.seconds + 1e-9)
+        self.accelerator.log(tracked(self.history[-1], validation, speed), step=self.step)
         if (self.options.keep == "last" or bound >= self.best) and self._is_better_than_untrained(model, bound):
             model.directions = directions_of(model, self.split.labelled)
             assert self.figures.training

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 from torch import Tensor
 
 from vae.config import VAEConfig
@@ -24,17 +25,27 @@ from vae.hub import find_model
 from vae.model import VAE
 
 LATENT_DIM = 64  # by default
+TRACKED = "runs"  # folder for trackers that write files
 LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
 
 
-def make_accelerator(mixed_precision: str, compile: bool) -> Accelerator:
-    """Make what runs the model on the devices there are. Raises ValueError if they can't do that precision.
+def make_accelerator(mixed_precision: str, compile: bool, tracker: str = "none") -> Accelerator:
+    """Make what runs the model on the devices there are, and tells a tracker of it.
+
+    Raises ValueError if they can't do that precision, or the tracker isn't installed.
 
     accelerate keeps one state for each program, and refuses another precision, or ignores another backend, until that
     is reset: a second training in a notebook has its own.
     """
+    if tracker != "none" and tracker not in map(str, get_available_trackers()):
+        raise ValueError(f"--tracker {tracker} needs a package that is not installed: pip install {tracker}")
     AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=mixed_precision, dynamo_backend="inductor" if compile else "no")
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision,
+        dynamo_backend="inductor" if compile else "no",
+        log_with=None if tracker == "none" else tracker,
+        project_dir=TRACKED,
+    )
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16 does not train on a CPU: take bf16 or no")
     return accelerator
@@ -109,12 +120,13 @@ class Split(NamedTuple):
     labelled: Pictures
 
 
-def load_own(options: DataOptions, pictures: Any = None) -> dict[Side, Pictures] | None:
+def load_own(options: DataOptions, pictures: Any = None, known: VAEConfig | None = None) -> dict[Side, Pictures] | None:
     """Load pictures that say themselves which shape they have: given ones, or of the Hub; None if options name others.
 
-    Raises ValueError as `vae.data.as_pictures` does.
+    known: of a model that there is already, whose shape they get. Raises ValueError as `vae.data.as_pictures` does.
     """
-    shape: dict[str, Any] = {"image_size": options.image_size, "channels": options.channels}
+    source = known or options
+    shape: dict[str, Any] = {"image_size": source.image_size, "channels": source.channels}
     if pictures is not None:
         return split_pictures(as_pictures(pictures, pixel_range=options.pixel_range, **shape))
     if options.dataset.startswith(HUB):
