@@ -206,9 +206,7 @@ class Run:
         self.in_a_row += steps
         found = failures.first_not_finite(parts, self.step - steps + 1)
         if self.in_a_row >= MAX_NOT_FINITE:
-            self.failure = (
-                f"{found}, nothing is finite for {self.in_a_row} steps: try a lower --lr or --mixed-precision no"
-            )
+            self.failure = f"{found}, for {self.in_a_row} steps: try a lower --lr or --mixed-precision no"
         elif self.accelerator.is_main_process:
             tqdm.write(f"{found}: the last {steps} steps are taken back")
 
