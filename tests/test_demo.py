@@ -659,6 +659,16 @@ def test_errors_of_events_have_words_and_no_traceback(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == ""
 
 
+def test_an_event_of_the_browser_alone_has_words_too() -> None:
+    async def send() -> None:
+        page = app.build(Models(["mnist"]))
+        for function in [fn for fn in page.fns.values() if fn.fn is None]:
+            with pytest.raises(gr.Error, match="This is done in the browser alone"):
+                await page.process_api(function, [])
+
+    asyncio.run(send())
+
+
 def test_a_forged_example_is_a_sentence() -> None:
     async def send() -> None:
         page = app.build(Models(["mnist"]))
@@ -695,13 +705,13 @@ def test_a_fault_of_ours_has_words_for_the_visitor_and_a_traceback_for_the_log(
 def test_events_that_skip_the_queue_are_bounded_too() -> None:
     async def send() -> None:
         page = app.build(Models(["mnist"]))
-        function = next(fn for fn in page.fns.values() if fn.queue is False)
+        function = next(fn for fn in page.fns.values() if fn.queue is False and fn.fn and fn.inputs)
         async with page._slots, page._slots:  # as if two ran
             waiting = [asyncio.create_task(page.process_api(function, [])) for _ in range(MAX_QUEUED)]
             await asyncio.sleep(0)
             with pytest.raises(gr.Error, match="Many visitors are here just now: try again in a moment"):
                 await page.process_api(function, [])
         answers = await asyncio.gather(*waiting, return_exceptions=True)
-        assert {str(answer) for answer in answers} == {"'8 values are needed here, got 0.'"}
+        assert {str(answer) for answer in answers} == {f"'{len(function.inputs)} values are needed here, got 0.'"}
 
     asyncio.run(send())

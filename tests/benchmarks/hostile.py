@@ -47,6 +47,12 @@ ENDPOINTS: dict[str, list[Any]] = {
     "explore": [MODEL, None, 3, {"class": 4}],
     "interpolate": [MODEL, None, 0, None, 5, 0.5, 5, "slerp"],
 }
+LATENT_DIM = json.loads(Path("weights", MODEL, "config.json").read_text())["latent_dim"]
+# Those that only the page itself calls.
+INTERNAL: dict[str, list[Any]] = {
+    "point": [MODEL, None, 0, {"z": [0.5] * LATENT_DIM}],
+    "draw_point": [MODEL, {"z": [0.5] * LATENT_DIM, "positions": {"class": 3}}],
+}
 PICTURES = {"reconstruct": [1], "explore": [1], "interpolate": [1, 3]}  # which of them are pictures
 
 
@@ -241,7 +247,7 @@ def wrong_values(bait: Path) -> list[Any]:
     urls = ["http://127.0.0.1:9/x.png", f"file://{picture}", f"data:image/png;base64,{png}", "data:,", "ftp://x", "//x"]
     return [
         *(True, False, "", "x", "NaN", "1", "<b>*x*</b>", "m" * 5000, "é\ud800"),
-        *(math.nan, math.inf, -math.inf, 1e30, -1e30, -1, 0.5, 2**31, 2**63, 10**300),
+        *(math.nan, math.inf, -math.inf, 1e30, -1e30, -1, 0.5, 2**31, 2**63, 10**400),
         *(
             [],
             [1],
@@ -251,6 +257,10 @@ def wrong_values(bait: Path) -> list[Any]:
             deep,
             {"class": "red"},
             {"class": math.nan},
+            {"class": 10**400},
+            {"z": [10**400]},
+            {"z": [math.nan]},
+            {"z": "x"},
             {"class": [1]},
             {"hat": 1},
             {"class": 1e9},
@@ -269,10 +279,13 @@ def wrong_values(bait: Path) -> list[Any]:
 
 def wrong_calls(bait: Path) -> Iterator[tuple[str, list[Any]]]:
     """Calls of the endpoints in which one value is wrong, and such with too few and too many values."""
-    for name, values in ENDPOINTS.items():
+    for name, values in (ENDPOINTS | INTERNAL).items():
         for index in range(len(values)):
             for value in wrong_values(bait):
                 yield name, [*values[:index], value, *values[index + 1 :]]
+        broken: list[list[Any]] = [[10**400], [math.nan], [math.inf], ["x"], [None], [[]], [True], [0.5] * 10]
+        for numbers in broken:
+            yield "draw_point", [MODEL, {"z": (numbers * LATENT_DIM)[:LATENT_DIM], "positions": {}}]
         for length in (0, 1, len(values) - 1, len(values) + 1, 50):
             yield name, (values * 20)[:length]
 

@@ -55,7 +55,8 @@ def check(component: gr.blocks.Block, value: Any) -> Any:
             raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {shown(value)}")
         return value
     if isinstance(component, gr.Slider | gr.Number):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        # Compared, since a whole number may be too large for a float; NaN is in no range.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
             raise ValueError(f"{name} must be a number, got {shown(value)}")
         low, high = component.minimum, component.maximum
         if (low is not None and value < low) or (high is not None and value > high):
@@ -129,6 +130,8 @@ class Page(gr.Blocks):
     async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Run an event. Whatever goes wrong, the visitor is told so."""
         function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        if function.fn is None:
+            raise told(ValueError("this is done in the browser alone"))
         if event := options.get("event_data"):
             index = event._data.get("index") if isinstance(event._data, dict) else None
             event._data = {"index": index if type(index) is int else None, "value": None}

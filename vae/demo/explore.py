@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -109,7 +108,7 @@ def read_latent(model: VAE, z: Any) -> Tensor:
     """Return the latent vector, (D,), that a browser sent. Raises ValueError if it is none of this model."""
     dimension = model.config.latent_dim
     is_list = isinstance(z, list) and len(z) == dimension and all(type(value) in (int, float) for value in z)
-    if not is_list or not all(math.isfinite(value) and abs(value) <= MAX_LATENT for value in z):
+    if not is_list or not all(abs(value) <= MAX_LATENT for value in z):
         raise ValueError(f"z must be {dimension} numbers, from {-MAX_LATENT:g} to {MAX_LATENT:g}")
     return torch.tensor(z, dtype=torch.float32)
 
