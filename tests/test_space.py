@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -75,8 +77,10 @@ def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None
         else:
             pytest.fail("".join(said))
         try:
-            with urllib.request.urlopen(f"{address[0]}/config", timeout=60) as answer:
-                shown = answer.read().decode()
+            shown = ""
+            while not shown and page.poll() is None:  # the address is printed a moment before somebody listens
+                with contextlib.suppress(urllib.error.URLError):
+                    shown = urllib.request.urlopen(f"{address[0]}/config", timeout=60).read().decode()
         finally:
             page.terminate()
     assert all(f'"{name}"' in shown for name in bundled_names())
