@@ -11,7 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 from vae.demo.models import Models
-from vae.demo.page import Endpoints, encode_file, end_point, number, picture_input, picture_output, seed_input, table
+from vae.demo.page import (
+    Endpoints,
+    encode_file,
+    end_point,
+    number,
+    picture_input,
+    picture_output,
+    read_latent,
+    seed_input,
+    table,
+)
 from vae.demo.uploads import read_upload
 from vae.generate import decode
 from vae.images import to_pil
@@ -21,7 +31,6 @@ from vae.model import VAE
 AXES = 8  # further sliders, of every model
 AXIS_SAMPLES = 2000  # draws from its prior that they are found by
 REACH = 3.0  # standard deviations to either side
-MAX_LATENT = 1e4  # of a latent vector's numbers, as a link gives them
 MAX_FAILURES = 0.2  # of the edits to a value that is offered
 
 
@@ -81,15 +90,6 @@ def begin(model: VAE, picture: str | None, seed: int) -> tuple[Tensor, list[Slid
     """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed, and its sliders."""
     z = end_point(model, picture, seed)
     return z, sliders(model, z)
-
-
-def read_latent(model: VAE, z: Any) -> Tensor:
-    """Return the latent vector, (D,), that a browser sent. Raises ValueError if it is none of this model."""
-    dimension = model.config.latent_dim
-    is_list = isinstance(z, list) and len(z) == dimension and all(type(value) in (int, float) for value in z)
-    if not is_list or not all(abs(value) <= MAX_LATENT for value in z):
-        raise ValueError(f"z must be {dimension} numbers, from {-MAX_LATENT:g} to {MAX_LATENT:g}")
-    return torch.tensor(z, dtype=torch.float32)
 
 
 def edited(model: VAE, picture: str | None, seed: int, positions: Mapping[str, float]) -> Image.Image:

@@ -195,11 +195,8 @@ export class Stage {
         ...end,
       );
       bars(mean, point.mean);
-      bars(
-        spread,
-        point.logvar.map((value) => Math.exp(value / 2)),
-        1,
-      );
+      const deviations = point.logvar.map((value) => Math.exp(value / 2));
+      bars(spread, deviations, Math.max(...deviations));
       this.wayNote.textContent = "The encoder gives a mean and a spread for each number; the die rolls the noise.";
     } else {
       const source = make("span", { className: "drawn" }, icon(seed === null ? "link" : "die"));
