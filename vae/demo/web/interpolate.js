@@ -1,21 +1,22 @@
 /** The Interpolate tab: walks between two pictures, or among four. */
 
 import { canvas, enlarged, icon, make, paint, save, term, toPng } from "./dom.js";
+import { EndCard, ofSeed, ofStage } from "./ends.js";
 import { lerp, slerp } from "./latent.js";
+import { Pad } from "./pad.js";
 import { record, VIDEO } from "./record.js";
-import { address, download } from "./server.js";
+import { download } from "./server.js";
 import { decode, encode, MAX_SEED } from "./state.js";
 
 /** @typedef {import("./app.js").App} App */
 /** @typedef {import("./app.js").Picture} Picture */
-/** @typedef {{z: Float32Array, label: string, seed?: number, seen?: string}} End */
+/** @typedef {import("./ends.js").End} End */
 /** @typedef {"a" | "b" | "c" | "d"} Name */
 
 const FRAMES = 9; // of the strip
 const GRID = 7; // pictures a side, among four corners
 const PLAY_MS = 3000; // from A to B
 const STEP = 0.01; // of t
-const RANDOM_SEEDS = 1_000_000;
 /** @type {Name[]} */
 const NAMES = ["a", "b", "c", "d"];
 const PATHS = { slerp, lerp };
@@ -27,7 +28,7 @@ class Interpolate {
   #ends = { a: null, b: null, c: null, d: null };
   /** @type {string | null} the model that the ends are of */
   #model = null;
-  #t = [0.5, 0.5]; // where we are: across, and down among four corners
+  #t = [0, 0]; // where we are: across, and down among four corners
   #drawn = 0; // counts strips: only the newest is drawn
   #settled = 0;
   #request = 0;
@@ -42,7 +43,9 @@ class Interpolate {
     this.element = element;
     this.kind = app.kept("i") === "corners" ? "corners" : "line";
     this.path = app.kept("ip") === "lerp" ? "lerp" : "slerp";
-    this.cards = Object.fromEntries(NAMES.map((name) => [name, this.#card(name)]));
+    const [u, v] = (app.kept("it") ?? "").split("_").map(Number);
+    if (u >= 0 && u <= 1 && v >= 0 && v <= 1) this.#t = [u, v];
+    this.cards = Object.fromEntries(NAMES.map((name) => [name, new EndCard(app, name, (end) => this.#set(name, end))]));
     this.frames = Array.from({ length: FRAMES }, (_, index) => this.#frame(index / (FRAMES - 1)));
     this.faded = Array.from({ length: FRAMES }, () => canvas());
     this.slider = make("input", {
@@ -52,14 +55,15 @@ class Interpolate {
       step: String(STEP),
       "aria-label": "On the way from A to B",
     });
-    this.slider.oninput = () => this.#go([Number(this.slider.value), 0.5]);
+    this.slider.oninput = () => this.#go([Number(this.slider.value), 0]);
+    this.slider.onchange = () => this.#keep();
     this.play = make(
       "button",
       { type: "button", className: "round", "aria-label": "Play", onclick: () => this.#toggle() },
       icon("play"),
     );
     this.progress = make("progress", { max: 1, value: 0, hidden: true, "aria-label": "Progress" });
-    this.pad = this.#pad();
+    this.pad = new Pad(GRID, (u, v) => this.#go([u, v]));
     this.explained = make("p", { className: "note" });
     element.append(
       make("h2", {}, "Between two pictures lie others"),
@@ -88,7 +92,7 @@ class Interpolate {
           ...this.faded,
         ),
       ),
-      this.pad,
+      this.pad.element,
       this.#exports(),
       this.progress,
     );
@@ -101,10 +105,10 @@ class Interpolate {
     if (this.#model === app.model) {
       const isNew = (/** @type {Name} */ name) => app.ends[name] && app.ends[name] !== this.#ends[name];
       for (const name of NAMES.filter(isNew)) this.#set(name, app.ends[name]);
-      if (this.#settled > 0 && !this.element.hidden) this.#show();
       return;
     }
     const isFirst = this.#model === null;
+    if (!isFirst) this.#t = [0, 0];
     this.#model = app.model;
     const model = app.model;
     const request = ++this.#request;
@@ -137,106 +141,10 @@ class Interpolate {
     const kept = isFirst ? (app.kept(`i${name}`) ?? "") : "";
     const z = kept.startsWith("z") ? decode(kept.slice(1)) : null;
     if (z?.length === app.z.length) return { z: Float32Array.from(z), label: "from the link" };
-    if (/^s\d{1,10}$/.test(kept) && Number(kept.slice(1)) <= MAX_SEED) return this.#ofSeed(Number(kept.slice(1)));
+    if (/^s\d{1,10}$/.test(kept) && Number(kept.slice(1)) <= MAX_SEED) return ofSeed(app, Number(kept.slice(1)));
     const { seed } = app.state.present;
-    if (name === "a") return this.#ofStage();
-    return this.#ofSeed(((seed ?? 0) + index) % MAX_SEED);
-  }
-
-  /** @returns {End} */
-  #ofStage() {
-    const { seed, positions, point } = this.app.state.present;
-    if (seed !== null && positions.size === 0) return { z: this.app.z, seed, label: `seed ${seed}` };
-    return { z: this.app.z, label: "the large picture", seen: positions.size === 0 ? point.seen : undefined };
-  }
-
-  /**
-   * @param {number} seed
-   * @returns {Promise<End>}
-   */
-  async #ofSeed(seed) {
-    const { z } = await this.app.find({ seed });
-    return { z: Float32Array.from(z), seed, label: `seed ${seed}` };
-  }
-
-  /**
-   * @param {string} picture its path on the server
-   * @param {string} label
-   * @returns {Promise<End>}
-   */
-  async #ofPicture(picture, label) {
-    const { z, seen } = await this.app.find({ picture });
-    return { z: Float32Array.from(z), seen, label };
-  }
-
-  /** @param {Name} name */
-  #card(name) {
-    const { app } = this;
-    const back = canvas({ "aria-label": `The picture at ${name.toUpperCase()}` });
-    const seen = make("img", { alt: `What the model saw at ${name.toUpperCase()}`, hidden: true });
-    const label = make("span", { className: "label" });
-    const take = (/** @type {() => Promise<End> | End} */ find) => async () => {
-      app.say("");
-      try {
-        this.#set(name, await find());
-      } catch (error) {
-        app.say(error.message);
-      }
-    };
-    const file = make("input", {
-      type: "file",
-      accept: "image/*",
-      className: "file",
-      "aria-label": `A picture for ${name.toUpperCase()}`,
-    });
-    file.onchange = take(async () => {
-      const path = await app.upload(file.files[0]);
-      file.value = "";
-      return this.#ofPicture(path, "your picture");
-    });
-    const button = (/** @type {string} */ text, /** @type {() => Promise<End> | End} */ find) =>
-      make("button", { type: "button", onclick: take(find), "aria-label": `${name.toUpperCase()}: ${text}` }, text);
-    const examples = make("div", { className: "examples" });
-    const element = make(
-      "section",
-      { className: `end ${name}`, "aria-label": name.toUpperCase() },
-      make("div", { className: "pair" }, seen, back),
-      make(
-        "div",
-        { className: "choose" },
-        make("p", {}, make("strong", {}, name.toUpperCase()), " ", label),
-        make(
-          "div",
-          { className: "row" },
-          button("Large picture", () => this.#ofStage()),
-          button("Random", () => this.#ofSeed(Math.floor(Math.random() * RANDOM_SEEDS))),
-          make("label", { className: "button" }, "Upload", file),
-        ),
-        examples,
-      ),
-    );
-    return { element, back, seen, label, examples, exampled: "" };
-  }
-
-  /** @param {Name} name show the test pictures of the present model, to be chosen */
-  async #offer(name) {
-    const card = this.cards[name];
-    const model = this.app.model;
-    if (card.exampled === model) return;
-    card.exampled = model;
-    const [{ examples }] = await this.app.call("examples", [model]);
-    const show = ({ picture, label }, /** @type {number} */ index) => {
-      const what = label || `example ${index + 1}`;
-      const image = make("img", { src: address(picture), alt: "" });
-      image.onload = () => image.classList.toggle("crisp", image.naturalWidth < 64);
-      const onclick = async () => this.#set(name, await this.#ofPicture(picture, what));
-      return make(
-        "button",
-        { type: "button", className: "example", "aria-label": `${name.toUpperCase()}: ${what}`, title: what, onclick },
-        image,
-      );
-    };
-    card.examples.replaceChildren(...examples.map(show));
+    if (name === "a") return ofStage(app);
+    return ofSeed(app, ((seed ?? 0) + index) % MAX_SEED);
   }
 
   /** @param {number} t */
@@ -244,7 +152,7 @@ class Interpolate {
     const picture = canvas();
     const button = make(
       "button",
-      { type: "button", className: "frame", "aria-label": `t = ${t.toFixed(2)}`, onclick: () => this.#go([t, 0.5]) },
+      { type: "button", className: "frame", "aria-label": `t = ${t.toFixed(2)}`, onclick: () => this.#go([t, 0]) },
       picture,
     );
     return { t, picture, button };
@@ -290,38 +198,6 @@ class Interpolate {
     };
     this.explained.replaceChildren(...texts[this.path]);
     this.element.classList.toggle("corners", this.kind === "corners");
-  }
-
-  /** The square among four corners: a picture at each of its places, and any point in between under the finger. */
-  #pad() {
-    this.cells = Array.from({ length: GRID ** 2 }, (_, index) => ({
-      u: (index % GRID) / (GRID - 1),
-      v: Math.floor(index / GRID) / (GRID - 1),
-      picture: canvas(),
-    }));
-    const mark = make("span", { className: "mark", "aria-hidden": "true" });
-    const pad = make(
-      "div",
-      { className: "pad", tabIndex: 0, role: "application", "aria-label": "Among the four corners; arrow keys move" },
-      ...this.cells.map(({ picture }) => picture),
-      mark,
-    );
-    const follow = (/** @type {PointerEvent} */ event) => {
-      const { left, top, width, height } = pad.getBoundingClientRect();
-      const inside = (/** @type {number} */ share) => Math.min(1, Math.max(0, share));
-      this.#go([inside((event.clientX - left) / width), inside((event.clientY - top) / height)]);
-    };
-    pad.onpointermove = follow;
-    pad.onpointerdown = follow;
-    pad.onkeydown = (/** @type {KeyboardEvent} */ event) => {
-      const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-      const move = moves[event.key];
-      if (!move) return;
-      event.preventDefault();
-      this.#go(this.#t.map((share, axis) => Math.min(1, Math.max(0, share + move[axis] / (GRID - 1) / 2))));
-    };
-    this.mark = mark;
-    return pad;
   }
 
   #exports() {
@@ -385,8 +261,7 @@ class Interpolate {
     const [u, v] = this.#t;
     this.slider.value = String(u);
     this.slider.setAttribute("aria-valuetext", `${Math.round(100 * u)} % of the way from A to B`);
-    this.mark.style.left = `${100 * u}%`;
-    this.mark.style.top = `${100 * v}%`;
+    this.pad.mark(u, v);
     for (const { t, button } of this.frames) button.classList.toggle("here", Math.abs(t - u) < 0.5 / (FRAMES - 1));
     if (this.#ends.a) this.app.show(this.#at(u, v));
   }
@@ -404,39 +279,26 @@ class Interpolate {
     };
     try {
       for (const name of isLine ? NAMES.slice(0, 2) : NAMES) {
-        const { back, seen, label } = this.cards[name];
         const end = this.#ends[name];
-        label.textContent = end.label;
-        seen.hidden = !end.seen;
-        if (end.seen) {
-          if (seen.src !== address(end.seen)) seen.src = address(end.seen);
-          seen.classList.toggle("crisp", this.app.state.present.point.size < 64);
-        }
-        if (!(await draw(back, end.z))) return;
-        this.#offer(name).catch((error) => this.app.say(error.message));
+        const picture = await this.app.decode(end.z);
+        if (drawing !== this.#drawn) return;
+        this.cards[name].show(end, picture);
       }
       if (isLine) {
         for (const { t, picture } of this.frames) if (!(await draw(picture, this.#at(t, 0)))) return;
         await this.#fade();
       } else {
-        for (const { u, v, picture } of this.cells) if (!(await draw(picture, this.#at(u, v)))) return;
+        for (const { u, v, picture } of this.pad.cells) if (!(await draw(picture, this.#at(u, v)))) return;
       }
       this.#settled = drawing;
     } catch (error) {
-      this.app.say(error.message);
+      if (drawing === this.#drawn && this.#model === this.app.model) this.app.say(error.message);
     }
   }
 
   /** Draw the pixels of A fading into those of B: of the pictures themselves, if there are any. */
   async #fade() {
-    const pictures = await Promise.all(
-      ["a", "b"].map(async (name) => {
-        const { seen, back } = this.cards[name];
-        if (seen.hidden) return back;
-        await seen.decode();
-        return seen;
-      }),
-    );
+    const pictures = await Promise.all([this.cards.a.picture(), this.cards.b.picture()]);
     const size = this.app.state.present.point.size;
     for (const [index, target] of this.faded.entries()) {
       Object.assign(target, { width: size, height: size });
@@ -452,6 +314,7 @@ class Interpolate {
   #keep() {
     const { app } = this;
     app.keep("i", this.kind === "line" ? null : this.kind);
+    app.keep("it", this.#t.some((share) => share > 0) ? this.#t.map((share) => share.toFixed(3)).join("_") : null);
     app.keep("ip", this.path === "slerp" ? null : this.path);
     for (const [index, name] of NAMES.entries()) {
       const { seed, z } = this.#ends[name];
@@ -469,7 +332,7 @@ class Interpolate {
     const frame = (/** @type {number} */ now) => {
       start ||= now - from * PLAY_MS;
       const way = ((now - start) / PLAY_MS) % 2;
-      this.#t = [way < 1 ? way : 2 - way, 0.5];
+      this.#t = [way < 1 ? way : 2 - way, 0];
       this.#show();
       this.#playing = this.element.hidden ? 0 : requestAnimationFrame(frame);
       if (!this.#playing) this.#stop();
@@ -500,7 +363,7 @@ class Interpolate {
     this.progress.hidden = false;
     this.progress.value = 0;
     const film = await record(
-      (t) => this.app.decode(this.#at(t, 0.5)),
+      (t) => this.app.decode(this.#at(t, 0)),
       (share) => {
         this.progress.value = share;
       },
@@ -510,7 +373,7 @@ class Interpolate {
 
   async #savePng() {
     const isLine = this.kind === "line";
-    const pictures = isLine ? this.frames : this.cells;
+    const pictures = isLine ? this.frames : this.pad.cells;
     const columns = isLine ? FRAMES : GRID;
     const { width } = pictures[0].picture;
     const gap = 1;

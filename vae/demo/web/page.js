@@ -102,7 +102,7 @@ class Tabs {
   /** @param {string} name */
   open(name) {
     const opened = this.#all.has(name) ? name : TABS[0];
-    if (opened !== this.#present && this.app.state.present) this.app.show(null); // whatever the last one showed
+    if (opened !== this.#present) this.app.show(null); // whatever the last one showed
     this.#present = opened;
     for (const [other, { tab, panel }] of this.#all) {
       const isOpen = other === opened;
