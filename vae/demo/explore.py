@@ -92,7 +92,7 @@ def begin(model: VAE, picture: str | None, seed: int) -> tuple[Tensor, list[Slid
     return z, sliders(model, z)
 
 
-def edited(model: VAE, picture: str | None, seed: int, positions: Mapping[str, float]) -> Image.Image:
+def edit_picture(model: VAE, picture: str | None, seed: int, positions: Mapping[str, float]) -> Image.Image:
     """Return the picture in a file, or where there is none that of a seed, with attributes turned to positions.
 
     Raises ValueError if the picture can't be read or a number is out of its range.
@@ -145,7 +145,7 @@ def explore_endpoints(endpoints: Endpoints) -> None:
         positions: a table of attributes and the numbers of their values, such as {"beard": 2}; those that are not named
             stay as they are. "axis 1" to "axis 8" are the widest axes of the latent space, from -3 to 3.
         """
-        return edited(models[model], picture, seed, positions or {})
+        return edit_picture(models[model], picture, seed, positions or {})
 
     def point(model: str, picture: str | None, seed: int, given: dict[str, Any] | None) -> dict[str, Any]:
         return describe_point(models, model, picture, seed, given)

@@ -19,7 +19,8 @@ export const isAttribute = (control) => control.values.length > 0;
 
 /**
  * Events: "change" when the present moment is another one, "preview" when a control moves, "paint" with each picture for
- * the stage, "say" with a sentence for the status line, "draw" when the browser or the server starts to draw.
+ * the stage, "say" with a sentence for the status line, "refuse" when
+ * something can't be begun with, "draw" when the browser or the server starts to draw.
  */
 export class App extends EventTarget {
   state = new State();
@@ -94,10 +95,13 @@ export class App extends EventTarget {
       const point = await this.find(source, model);
       if (request !== this.#requested) return;
       const seed = source.picture || source.z ? null : (source.seed ?? 0);
+      if (model !== this.state.present?.model && this.state.present) this.#forget();
       this.model = model;
       this.state.go({ model, seed, picture: source.picture ?? null, point, positions: fit(positions, point.controls) });
     } catch (error) {
-      if (request === this.#requested) this.say(error.message);
+      if (request !== this.#requested) return;
+      this.say(error.message);
+      this.dispatchEvent(new Event("refuse"));
     } finally {
       this.#answered = Math.max(this.#answered, request);
     }
@@ -129,8 +133,6 @@ export class App extends EventTarget {
   /** @param {string} model to show the same picture or seed with */
   choose(model) {
     const { seed = 0, picture = null } = this.state.present ?? {};
-    this.ends = { a: null, b: null };
-    this.#kept = new Map([...this.#kept].filter(([name]) => name === "tab"));
     return this.begin(picture ? { picture } : { seed: seed ?? 0 }, new Map(), model);
   }
 
@@ -247,6 +249,12 @@ export class App extends EventTarget {
     this.engine = null;
     this.#fallBack();
     this.#draw(this.state.present.positions);
+  }
+
+  /** What tabs keep is of one model. */
+  #forget() {
+    this.ends = { a: null, b: null };
+    this.#kept = new Map([...this.#kept].filter(([name]) => name === "tab"));
   }
 
   /** @param {Float32Array} z which a worker would fail at, and with it the model, if it were another model's */

@@ -20,10 +20,12 @@ const inOneSentence = (count) => `It squeezes a picture into ${count} numbers an
 function header(app, notices) {
   const card = ({ label, name }, /** @type {number} */ index) => {
     const input = make("input", { type: "radio", name: "model", value: name, "aria-label": label });
+    const mark = () => {
+      input.checked = app.state.present?.model === name;
+    };
     input.onchange = () => app.choose(name);
-    app.state.addEventListener("change", () => {
-      input.checked = app.model === name;
-    });
+    app.state.addEventListener("change", mark);
+    app.addEventListener("refuse", mark);
     const image = make("img", { src: new URL(`faces/${index}`, import.meta.url).href, alt: "", width: 56, height: 56 });
     image.onerror = () => image.classList.add("missing");
     return make("label", { className: "card" }, input, image, make("span", {}, label));
