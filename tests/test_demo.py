@@ -226,7 +226,7 @@ def test_a_walk_begins_and_ends_where_it_should(model: VAE, sneaker: str, sneake
 def test_a_gif_goes_there_and_back(model: VAE) -> None:
     a, b = latents(model, [1, 2])
     film = Image.open(io.BytesIO(gif(model, a, b, "slerp")))
-    assert (film.n_frames, film.size, film.info["loop"]) == (2 * GIF_FRAMES - 2, (252, 252), 0)
+    assert (getattr(film, "n_frames", 1), film.size, film.info["loop"]) == (2 * GIF_FRAMES - 2, (252, 252), 0)
     for frame, seed in ((0, 1), (GIF_FRAMES - 1, 2)):
         film.seek(frame)
         shown = np.array(film.convert("L"))[4::9, 4::9].astype(int)
