@@ -70,7 +70,7 @@ def find_names(config: AppConfig) -> list[str]:
 
 def build(models: Models) -> Page:
     """Compose the page."""
-    with Page(title="unvaelievable", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+    with Page(title="unvaelievable", analytics_enabled=False) as page:
         gr.Markdown("# unvaelievable\nA variational autoencoder to play with.", elem_id="title")
         if models.notices:
             gr.Markdown(models.notice(), elem_id="notice")
@@ -88,10 +88,10 @@ def build(models: Models) -> Page:
 @contextmanager
 def own_cache() -> Iterator[None]:
     """Give this page a folder of its own for uploads and pictures: gradio's is shared by all pages of a machine."""
-    if "GRADIO_TEMP_DIR" in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="unvaelievable-", ignore_cleanup_errors=True) as folder:
+    within = os.environ.get("GRADIO_TEMP_DIR")
+    if within:
+        os.makedirs(within, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="unvaelievable-", dir=within, ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         yield
 
