@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -118,6 +119,8 @@ def main() -> None:
             raise ValueError("; ".join(models.refused.values()))
         if not models.names:
             raise ValueError("no model comes with this copy: name one with --model")
+        # As Ctrl-C does, the system's signal ends the page in order: nothing that visitors sent stays on the disk.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with own_cache():
             build(models).open(
                 routes(models),

@@ -53,18 +53,19 @@ class Cache:
         """Write a file whole or not at all, and return its path. One that is there already is not written again."""
         folder = Path(get_upload_folder())
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
-            shutil.copyfileobj(content, part)
+        number, part = tempfile.mkstemp(dir=folder)
         try:
-            path = folder / hash_file(part.name) / name
+            with open(number, "wb") as file:
+                shutil.copyfileobj(content, file)
+            path = folder / hash_file(part) / name
             with self._lock:
                 if not self.use(path):
                     path.parent.mkdir(exist_ok=True)
-                    os.replace(part.name, path)
+                    os.replace(part, path)
                     self._bytes += FILE_BYTES + path.stat().st_size
         finally:
             with suppress(OSError):
-                os.unlink(part.name)
+                os.unlink(part)
         return str(path)
 
     @staticmethod

@@ -19,6 +19,8 @@ from gradio.utils import get_upload_folder
 from gradio_client.utils import strip_invalid_filename_characters
 from PIL import Image
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from torch import Tensor
@@ -53,17 +55,20 @@ async def take_upload(request: Request) -> Response:
             async with request.form(max_files=1, max_fields=1) as form:
                 file = form.get("files")
                 if not isinstance(file, UploadFile):
-                    return PlainTextResponse("send a file, as multipart/form-data under the name files", 400)
+                    return PlainTextResponse(_ONE_FILE, 400)
                 if (file.size or 0) > MAX_UPLOAD_BYTES:
                     return PlainTextResponse(_TOO_LARGE, 413)
                 name = strip_invalid_filename_characters(Path(file.filename or "").name).lstrip(".") or "file"
                 return JSONResponse([await anyio.to_thread.run_sync(CACHE.write, file.file, name)])
+    except (MultiPartException, HTTPException):  # the latter where starlette knows the app
+        return PlainTextResponse(_ONE_FILE, 400)
     except (ClientDisconnect, TimeoutError):
         return PlainTextResponse("the file was not sent whole", 400)
     finally:
         CACHE.release(size)
 
 
+_ONE_FILE = "send one file, as multipart/form-data under the name files"
 _TOO_LARGE = f"a picture may have at most {MAX_UPLOAD_BYTES // 2**20} MB: make it smaller first"
 
 
