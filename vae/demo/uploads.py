@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,6 +50,9 @@ async def take_upload(request: Request) -> Response:
     try:
         await anyio.to_thread.run_sync(CACHE.reserve, size)
     except ValueError as error:
+        with suppress(ClientDisconnect), anyio.move_on_after(UPLOAD_SECONDS):
+            async for _ in request.stream():  # a connection that is closed before all is read takes the answer with it
+                pass
         return PlainTextResponse(str(error), status_code=503)
     try:
         with anyio.fail_after(UPLOAD_SECONDS):
