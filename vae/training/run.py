@@ -18,11 +18,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.data import batches
+from vae.data import Share, shuffled
 from vae.evaluate.fit import directions_of
 from vae.evaluate.measure import draw_samples, evaluate
 from vae.evaluate.metrics import pca_mse
 from vae.figures import Figures, Look, TestMetrics, parse, to_json
+from vae.images import to_unit
 from vae.loss import ELBO, overall_scale
 from vae.model import VAE
 from vae.training import failures
@@ -80,8 +81,8 @@ class Run:
         self.figures, self.bound, self.state = figures, bound, state
         self.checkpoints = Checkpoints(output.folder)
         self.batch_size = min(options.batch_size, len(split.train) // processes * processes)
-        self.steps_per_epoch = len(split.train) // self.batch_size
-        self.total_steps = max(1, round(options.epochs * self.steps_per_epoch))
+        self.share = Share(accelerator.process_index, processes)
+        self.total_steps = max(1, round(options.epochs * len(split.train) / self.batch_size))
         self.progress = 0.0  # from 0 to 1, of epochs or minutes
         self.finished = False
         self.untrained = math.nan  # the bound of a model with random weights, once it was needed
@@ -135,19 +136,10 @@ class Run:
     # --- step by step ------------------------------------------------------------------------------------------------
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield this process's share of each batch from the step on that the run has reached, epoch after epoch."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        first_epoch, done = divmod(self.step, self.steps_per_epoch)
-        for epoch in itertools.count(first_epoch):
-            shares = batches(
-                self.split.train,
-                self.batch_size,
-                seed=self.options.seed,
-                epoch=epoch,
-                rank=rank,
-                world_size=processes,
-            )
-            yield from itertools.islice(shares, done if epoch == first_epoch else 0, None)
+        """Yield this process's share of each batch, in [0, 1], from the step on that the run has reached, without end."""
+        images = self.split.train
+        for batch in shuffled(len(images), self.batch_size, seed=self.options.seed, start=self.step):
+            yield to_unit(images[self.share.of(batch).to(images.device)])
 
     def after_step(self, step: int, bound: ELBO, log_scale: Tensor, gradient_norm: Tensor) -> None:
         """Take note of a step; now and then look at the clock, say how it goes, measure the averaged weights, keep them.
@@ -340,7 +332,7 @@ class Run:
         A model that has learnt a few pictures by heart may score all others far worse: then those that it learnt count.
         """
         with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay as they are
-            torch.manual_seed(self.options.seed)
+            torch.default_generator.manual_seed(self.options.seed)  # the CPU's alone
             untrained = VAE(model.config).to(model.log_scale.device).eval()
         if math.isnan(self.untrained):
             self.untrained = self.bound(untrained, self.split.held_out)[0]
