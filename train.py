@@ -151,9 +151,6 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if first and first.origin and first.origin.resolve() == folder.resolve():
         raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
     split = load_split(accelerator, config.data, model_config, config.run.seed, own)
-    repo = config.output.push_to_hub
-    if repo and accelerator.is_main_process:
-        check_write(repo, private=config.output.private or None)
 
     # The model, perhaps a learned prior, their optimizer, and the average of their weights, which is what is kept.
     vae = initial_model(model_config, first).to(memory_format=torch.channels_last).to(accelerator.device)
@@ -179,7 +176,10 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     run = Run(accelerator, config.run, split, Output(folder), figures, measure, state)
     if saved:
         run.resume(saved)
+    repo = config.output.push_to_hub
     with run:
+        if repo and accelerator.is_main_process:  # creates it: after all that can be refused before the first step
+            check_write(repo, private=config.output.private or None)
         for step, x in enumerate(run.batches(), start=run.step + 1):
             set_learning_rate(optimizer, peak_lr * schedule(run.progress))
             beta = config.loss.beta * ramp(run.progress, config.loss.kl_warmup)
