@@ -141,7 +141,9 @@ def test_two_processes_train_as_one(pictures: Path, tmp_path: Path) -> None:
     assert done.stdout.count("held-out ELBO") == len(two.history)  # one process speaks
     assert done.stdout.count("test ELBO") == 1
     assert [look.step for look in two.history] == [look.step for look in one.history] == [10, 20, 22]
-    assert [look.train_elbo for look in two.history] == pytest.approx([look.train_elbo for look in one.history], rel=1e-5)
+    assert [look.train_elbo for look in two.history] == pytest.approx(
+        [look.train_elbo for look in one.history], rel=1e-5
+    )
 
 
 def test_the_architecture_and_the_curves_are_those_of_the_model_to_begin_with(pictures: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 decoded once (cache) and served (batches).
 """
 
-from vae.data.batches import Share, augment, batches, binarize, draw_binary, shuffled
+from vae.data.batches import Share, augment, batches, binarize, draw_binary, prefetched, shuffled
 from vae.data.examples import load_examples
 from vae.data.own import as_pictures, load_hub, split_pictures
 from vae.data.sources import load_dataset
@@ -24,6 +24,7 @@ __all__ = [
     "load_dataset",
     "load_examples",
     "load_hub",
+    "prefetched",
     "short_name",
     "shuffled",
     "spec_of",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vae.images import to_unit
+
+AHEAD = 3  # batches that are prepared
 
 
 class Share(NamedTuple):
@@ -37,9 +41,9 @@ def shuffled(count: int, batch_size: int, *, seed: int, start: int = 0) -> Itera
     Each of `count` pictures comes once in every pass, in an order of that pass, which depends on the seed alone. A batch may
     hold the end of one pass and the beginning of the next.
     """
-    epoch, done = divmod(start * batch_size, count)
-    left = _order(count, seed, epoch)[done:]
-    for epoch in itertools.count(epoch + 1):
+    first, done = divmod(start * batch_size, count)
+    left = _order(count, seed, first)[done:]
+    for epoch in itertools.count(first + 1):
         while len(left) >= batch_size:
             yield left[:batch_size]
             left = left[batch_size:]
@@ -61,6 +65,28 @@ def batches(images: Tensor, batch_size: int, *, seed: int, epoch: int) -> Iterat
     for batch in _order(len(images), seed, epoch).to(images.device).split(batch_size):
         if len(batch) == batch_size:
             yield to_unit(images[batch])
+
+
+def prefetched(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Yield batches on a device, of which a thread prepares the next ones in pinned memory; at once if they are there."""
+    first = next(batches, None)
+    if first is None or first.device.type == device.type:
+        yield from () if first is None else itertools.chain([first], batches)
+        return
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(pool.submit(_pin_next, batches) for _ in range(AHEAD))
+        yield first.to(device)
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(_pin_next, batches))
+            yield batch.to(device, non_blocking=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pin_next(batches: Iterator[Tensor]) -> Tensor | None:
+    batch = next(batches, None)
+    return batch if batch is None or not torch.accelerator.is_available() else batch.pin_memory()
 
 
 def augment(x: Tensor, shift: int = 0, share: Share = ALONE) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.data import Share, shuffled
+from vae.data import Share, prefetched, shuffled
+from vae.data.mapped import pages_given_back
 from vae.evaluate.fit import directions_of
 from vae.evaluate.measure import draw_samples, evaluate
 from vae.evaluate.metrics import pca_mse
@@ -88,6 +89,7 @@ class Run:
         self.untrained = math.nan  # the bound of a model with random weights, once it was needed
         self.failure = ""
         self._interrupted = self._stopped = False
+        self._context = ExitStack()
         self._start: float | None = None  # of the clock
         self._seen: list[Tensor] = []  # PARTS of the steps since the last look, on the device
         self._said = (math.nan, math.nan, math.nan)  # reconstruction, KL and scale of the last good look
@@ -104,6 +106,7 @@ class Run:
                 self.figures = self.output.replace(self.kept, self.figures, draw_samples(self.kept, self.split.test))
             if not self.checkpoints.written and self.checkpoints.folder.exists():
                 print(f"an earlier run was stopped: --resume {self.output.folder} would go on with it")
+        self._context.enter_context(pages_given_back())
         self._good = self.state.snapshot()
         self.accelerator.init_trackers(self.output.folder.resolve().name)
         bar_format = "{l_bar}{bar:20}| {elapsed} + {remaining} left{postfix}"
@@ -120,6 +123,7 @@ class Run:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self.bar.close()
+        self._context.close()
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"stopped at once; {self.what_is_kept()}{self.checkpoints.advice}") from None
         if isinstance(error, OSError):
@@ -138,8 +142,9 @@ class Run:
     def batches(self) -> Iterator[Tensor]:
         """Yield this process's share of each batch, in [0, 1], from the step on that the run has reached, without end."""
         images = self.split.train
-        for batch in shuffled(len(images), self.batch_size, seed=self.options.seed, start=self.step):
-            yield to_unit(images[self.share.of(batch).to(images.device)])
+        order = shuffled(len(images), self.batch_size, seed=self.options.seed, start=self.step)
+        shares = (images[self.share.of(batch).to(images.device)] for batch in order)
+        yield from map(to_unit, prefetched(shares, self.accelerator.device))
 
     def after_step(self, step: int, bound: ELBO, log_scale: Tensor, gradient_norm: Tensor) -> None:
         """Take note of a step; now and then look at the clock, say how it goes, measure the averaged weights, keep them.

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
@@ -17,6 +18,7 @@ from torch import Tensor
 from vae.config import VAEConfig
 from vae.data import HUB, Pictures, as_pictures, binarize, load_dataset, load_hub, spec_of, split_pictures
 from vae.data.folder import Side
+from vae.data.mapped import pages_given_back
 from vae.decode import Values
 from vae.evaluate.fit import default_num_held_out
 from vae.figures import DatasetFacts, Figures
@@ -26,6 +28,7 @@ from vae.model import VAE
 
 LATENT_DIM = 64  # by default
 TRACKED = "runs"  # folder for trackers that write files
+MEMORY_FOR_PICTURES = 0.5  # part of a GPU's free memory
 LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
 
 
@@ -160,9 +163,12 @@ def load_split(
                 pixel_range=options.pixel_range,
             )
         )
-        pictures = load("train")
-        images = pictures.images.to(accelerator.device)
-        test = load("test").images.to(accelerator.device)
+        with pages_given_back():
+            pictures = load("train")
+            images, test = pictures.images, load("test").images
+            if fits(images.numel() + test.numel(), accelerator.device):
+                images, test = images.to(accelerator.device), test.to(accelerator.device)
+    accelerator.print(say_place(images, accelerator.device))
     num_held_out = options.validation or default_num_held_out(len(images))
     if num_held_out >= len(images):
         raise ValueError(f"--validation must leave pictures to train on, got {num_held_out} of {len(images)}")
@@ -171,7 +177,24 @@ def load_split(
     if options.binarize:
         measured, held_out, test = (binarize(part, seed) for part in (train, held_out, test))
     labels = pictures.labels[: len(train)][:LABELLED]
-    return Split(train, measured, held_out, test, Pictures(measured[:LABELLED], labels, pictures.attributes))
+    labelled = Pictures(measured[:LABELLED], labels, pictures.attributes)
+    return Split(train, measured, held_out.to(accelerator.device), test, labelled)
+
+
+def fits(numbers: int, device: torch.device) -> bool:
+    """Tell whether so many bytes of pictures may live on a device: on a GPU, in a part of what is free."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return numbers <= MEMORY_FOR_PICTURES * free
+
+
+def say_place(images: Tensor, device: torch.device) -> str:
+    """Say in a line where the training pictures live."""
+    size = f"{len(images):,} training pictures, {images.numel() / 1e6:,.0f} MB,"
+    if images.device.type == device.type:
+        return f"{size} live on the device ({device.type})"
+    return f"{size} stay in memory: too large for the device, which gets batches that are prepared in advance"
 
 
 def fit_shape(given: dict[str, int | None], default: VAEConfig, first: VAE | None) -> VAEConfig:
