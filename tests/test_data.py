@@ -11,7 +11,18 @@ import torch
 from conftest import write_celeba
 from torch import Tensor
 
-from vae.data import DATASETS, Share, augment, batches, binarize, draw_binary, load_dataset, load_examples, shuffled
+from vae.data import (
+    DATASETS,
+    Share,
+    augment,
+    batches,
+    binarize,
+    draw_binary,
+    load_dataset,
+    load_examples,
+    prefetched,
+    shuffled,
+)
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -158,6 +169,16 @@ def test_processes_treat_each_picture_as_one_does(processes: int) -> None:
 
     shares = [Share(rank, processes) for rank in range(processes)]
     assert torch.equal(treat(x, Share()), torch.cat([treat(share.of(x), share) for share in shares]))
+
+
+def test_batches_are_prepared_ahead_in_their_order() -> None:
+    batches = [torch.zeros(size) for size in range(10)]
+    assert [batch.shape for batch in prefetched(iter(batches), torch.device("meta"))] == [b.shape for b in batches]
+    assert list(prefetched(iter(batches[:1]), torch.device("cpu"))) == batches[:1]
+    assert list(prefetched(iter(()), torch.device("cpu"))) == []
+    endless = prefetched((torch.zeros(size) for size in itertools.count()), torch.device("meta"))
+    assert [len(next(endless)) for _ in range(5)] == list(range(5))
+    endless.close()
 
 
 def test_batches_that_cannot_be_are_refused() -> None:

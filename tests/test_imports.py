@@ -46,6 +46,7 @@ OPTIONAL = {
     "sklearn",
     "torchvision",
     "tqdm",
+    "trackio",
     "tyro",
 }
 

@@ -31,8 +31,9 @@ from vae.training import failures
 from vae.training.bound import CALIBRATION
 from vae.training.checkpoint import Checkpoints, TrainingState, pack_model, unpack_model
 from vae.training.options import RunOptions
-from vae.training.output import Output, tracked
+from vae.training.output import Output
 from vae.training.setup import Split
+from vae.training.tracker import track
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -319,7 +320,7 @@ class Run:
             )
         )
         speed = (self.step - 1) * self.batch_size / (self.seconds + 1e-9)
-        self.accelerator.log(tracked(self.history[-1], validation, speed), step=self.step)
+        track(self.accelerator, self.step, self.history[-1], validation, self._said, speed, model, self.split.held_out)
         if (self.options.keep == "last" or bound >= self.best) and self._is_better_than_untrained(model, bound):
             model.directions = directions_of(model, self.split.labelled)
             assert self.figures.training
