@@ -18,13 +18,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.data import Share, prefetched, shuffled
+from vae.data import Share
 from vae.data.mapped import pages_given_back
+from vae.data.stream import serve
 from vae.evaluate.fit import directions_of
 from vae.evaluate.measure import draw_samples, evaluate
 from vae.evaluate.metrics import pca_mse
 from vae.figures import Figures, Look, TestMetrics, parse, to_json
-from vae.images import to_unit
 from vae.loss import ELBO, overall_scale
 from vae.model import VAE
 from vae.training import failures
@@ -142,10 +142,10 @@ class Run:
 
     def batches(self) -> Iterator[Tensor]:
         """Yield this process's share of each batch, in [0, 1], from the step on that the run has reached, without end."""
-        images = self.split.train
-        order = shuffled(len(images), self.batch_size, seed=self.options.seed, start=self.step)
-        shares = (images[self.share.of(batch).to(images.device)] for batch in order)
-        yield from map(to_unit, prefetched(shares, self.accelerator.device))
+        options, device = self.options, self.accelerator.device
+        return serve(
+            self.split.train, self.batch_size, seed=options.seed, start=self.step, share=self.share, device=device
+        )
 
     def after_step(self, step: int, bound: ELBO, log_scale: Tensor, gradient_norm: Tensor) -> None:
         """Take note of a step; now and then look at the clock, say how it goes, measure the averaged weights, keep them.

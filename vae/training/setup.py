@@ -19,6 +19,7 @@ from vae.config import VAEConfig
 from vae.data import HUB, Pictures, as_pictures, binarize, load_dataset, load_hub, spec_of, split_pictures
 from vae.data.folder import Side
 from vae.data.mapped import pages_given_back
+from vae.data.stream import SHUFFLE_BUFFER, Stream, Streamed, open_stream
 from vae.decode import Values
 from vae.evaluate.fit import default_num_held_out
 from vae.figures import DatasetFacts, Figures
@@ -94,12 +95,18 @@ class DataOptions:
     at most."""
     shift: int = 0
     """Move every training picture by up to so many pixels, anew each time, against overfitting."""
+    streaming: bool = False
+    """Read a `hub:` dataset anew in each pass instead of holding it in memory: for one that is larger."""
     binarize: Literal["dynamic"] | None = None
     """Turn every picture into black and white by chance, anew each time: a grey of 0.3 is white in 3 of 10 cases. With
     --likelihood bernoulli, this is how the log-likelihoods in papers are measured."""
 
     def __post_init__(self) -> None:
         spec_of(self.dataset)
+        if self.streaming and not self.dataset.startswith(HUB):
+            raise ValueError(f"--streaming is for --dataset {HUB}owner/name, got {self.dataset}")
+        if self.streaming and self.validation is not None:
+            raise ValueError("--validation is not for --streaming, which holds out a twentieth of the pictures")
         if not 0 <= self.shift <= 16:
             raise ValueError(f"--shift must be a number of pixels from 0 to 16, got {self.shift}")
         if self.validation is not None and self.validation < 1:
@@ -109,14 +116,14 @@ class DataOptions:
 class Split(NamedTuple):
     """Pictures, (N, C, H, W) uint8 on the device that trains.
 
-    train: to learn from; with `binarize`, they are drawn black and white anew in each step.
+    train: to learn from, perhaps read anew in each pass; with `binarize`, they are drawn black and white anew in each step.
     measured: the same as the encoder sees them, for what is measured once.
     held_out: the last of the training pictures, not learnt from, to choose the best weights by.
     test: measured once, at the end.
     labelled: the first of the measured ones, with what is known of them.
     """
 
-    train: Tensor
+    train: Tensor | Stream
     measured: Tensor
     held_out: Tensor
     test: Tensor
@@ -133,7 +140,8 @@ def load_own(options: DataOptions, pictures: Any = None, known: VAEConfig | None
     if pictures is not None:
         return split_pictures(as_pictures(pictures, pixel_range=options.pixel_range, **shape))
     if options.dataset.startswith(HUB):
-        return load_hub(options.dataset, pixel_range=options.pixel_range, **shape)
+        load = open_stream if options.streaming else load_hub
+        return load(options.dataset, pixel_range=options.pixel_range, **shape)
     return None
 
 
@@ -168,8 +176,8 @@ def load_split(
             images, test = pictures.images, load("test").images
             if fits(images.numel() + test.numel(), accelerator.device):
                 images, test = images.to(accelerator.device), test.to(accelerator.device)
-    accelerator.print(say_place(images, accelerator.device))
-    num_held_out = options.validation or default_num_held_out(len(images))
+    streamed = own if isinstance(own, Streamed) else None
+    num_held_out = streamed.num_held_out if streamed else options.validation or default_num_held_out(len(images))
     if num_held_out >= len(images):
         raise ValueError(f"--validation must leave pictures to train on, got {num_held_out} of {len(images)}")
     train, held_out = images.tensor_split([-num_held_out])
@@ -178,7 +186,8 @@ def load_split(
         measured, held_out, test = (binarize(part, seed) for part in (train, held_out, test))
     labels = pictures.labels[: len(train)][:LABELLED]
     labelled = Pictures(measured[:LABELLED], labels, pictures.attributes)
-    return Split(train, measured, held_out.to(accelerator.device), test, labelled)
+    accelerator.print(say_place(streamed.stream if streamed else images, accelerator.device))
+    return Split(streamed.stream if streamed else train, measured, held_out.to(accelerator.device), test, labelled)
 
 
 def fits(numbers: int, device: torch.device) -> bool:
@@ -189,8 +198,10 @@ def fits(numbers: int, device: torch.device) -> bool:
     return numbers <= MEMORY_FOR_PICTURES * free
 
 
-def say_place(images: Tensor, device: torch.device) -> str:
+def say_place(images: Tensor | Stream, device: torch.device) -> str:
     """Say in a line where the training pictures live."""
+    if isinstance(images, Stream):
+        return f"about {len(images):,} training pictures are read anew in each pass, through a buffer of {SHUFFLE_BUFFER:,}"
     size = f"{len(images):,} training pictures, {images.numel() / 1e6:,.0f} MB,"
     if images.device.type == device.type:
         return f"{size} live on the device ({device.type})"
