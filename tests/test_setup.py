@@ -37,6 +37,7 @@ def test_the_range_of_16_bits_is_that_which_is_asked_for(
     data = DataOptions(dataset="folder", data_dir=pictures, image_size=32, channels=1, pixel_range=pixel_range)
     config = train.TrainConfig(data=data)
     split = load_split(Accelerator(cpu=True), data, train.describe_model(config, None), seed=0)
+    assert isinstance(split.train, torch.Tensor)
     assert split.train.amax() == split.test.amax() == brightest
     assert ("--pixel-range full" in published_command(config)) == (pixel_range == "full")
 

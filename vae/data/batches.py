@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def batches(images: Tensor, batch_size: int, *, seed: int, epoch: int) -> Iterat
             yield to_unit(images[batch])
 
 
-def prefetched(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+def prefetched(batches: Iterator[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
     """Yield batches on a device, of which a thread prepares the next ones in pinned memory; at once if they are there."""
     first = next(batches, None)
     if first is None or first.device.type == device.type:

@@ -42,14 +42,14 @@ class Start:
 def save_start(
     cache: PictureCache,
     start: Start,
-    classes: Sequence[int],
+    classes: np.ndarray,
     files: Sequence[File],
     folders: Mapping[str, int],
     now: int,
 ) -> None:
     """Write a start into the cache, if the next one may rely on it.
 
-    classes: of the pictures in the order of the cache, if there are any. folders: all that were looked into, by their real
+    classes: of the pictures in the order of the cache, int32, if there are any. folders: all that were looked into, by their real
     paths, and when they were last changed; now: when they were looked at, in nanoseconds.
     """
     if len(files) < MIN_FILES or not cache.is_settled or max(folders.values()) > now - TICK_NS:
@@ -57,7 +57,7 @@ def save_start(
     sample = random.Random(0).sample(files, min(SAMPLE, len(files)))
     about = {"made_by": cache.made_by, "images": cache.images_name, "start": asdict(start)}
     with write_whole(cache.place / f"{cache.images_name}.classes") as file:
-        file.write(np.asarray(classes, np.int32).tobytes())
+        file.write(classes.tobytes())
     write_json(cache.place / START, about | {"folders": folders, "sample": sample, "files": len(files)})
 
 
