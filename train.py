@@ -176,9 +176,8 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     run = Run(accelerator, config.run, split, Output(folder), figures, measure, state)
     if saved:
         run.resume(saved)
-    repo = config.output.push_to_hub
     with run:
-        if repo and accelerator.is_main_process:  # creates it: after all that can be refused before the first step
+        if (repo := config.output.push_to_hub) and accelerator.is_main_process:  # creates it, so not before all else
             check_write(repo, private=config.output.private or None)
         for step, x in enumerate(run.batches(), start=run.step + 1):
             set_learning_rate(optimizer, peak_lr * schedule(run.progress))
