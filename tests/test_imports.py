@@ -39,6 +39,7 @@ OPTIONAL = {
     "accelerate",
     "datasets",
     "dicebear",
+    "fsspec",  # of datasets
     "matplotlib",
     "pillow_heif",
     "resource",  # not on Windows
@@ -47,6 +48,7 @@ OPTIONAL = {
     "sklearn",
     "torchvision",
     "tqdm",
+    "trackio",
     "tyro",
 }
 
