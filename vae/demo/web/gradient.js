@@ -33,7 +33,10 @@ function arrow([x0, y0], [x1, y1], className) {
   const length = Math.hypot(x1 - x0, y1 - y0);
   const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length];
   const wing = (/** @type {number} */ side) => `L${x1 - 7 * ux + side * 4 * uy},${y1 - 7 * uy - side * 4 * ux}`;
-  return svg("path", { class: className, d: `M${x0},${y0} L${x1},${y1} M${x1},${y1} ${wing(1)} M${x1},${y1} ${wing(-1)}` });
+  return svg("path", {
+    class: className,
+    d: `M${x0},${y0} L${x1},${y1} M${x1},${y1} ${wing(1)} M${x1},${y1} ${wing(-1)}`,
+  });
 }
 
 /**
@@ -57,7 +60,11 @@ function parts(withTrick) {
     box(decoder, base, "decoder", "net", 76),
     svg("text", { x: decoder + 52, y: base + 5, class: "plain" }, "loss"),
   ];
-  if (!withTrick) return [...shapes, svg("text", { x: z, y: base + 46, class: "stop", "text-anchor": "middle" }, "✕ chance has no derivative")];
+  if (!withTrick)
+    return [
+      ...shapes,
+      svg("text", { x: z, y: base + 46, class: "stop", "text-anchor": "middle" }, "✕ chance has no derivative"),
+    ];
   return [
     ...shapes,
     arrow([z - 30, base + BACK + 4], [mid + 26, down + 13], "back"),
@@ -88,6 +95,11 @@ export function gradient() {
     return make("label", { className: "choice" }, input, text);
   };
   show(true);
-  const choices = make("div", { className: "choices", role: "radiogroup", "aria-label": "How z is drawn" }, choice("with the trick", true), choice("without", false));
+  const choices = make(
+    "div",
+    { className: "choices", role: "radiogroup", "aria-label": "How z is drawn" },
+    choice("with the trick", true),
+    choice("without", false),
+  );
   return [choices, picture, words];
 }

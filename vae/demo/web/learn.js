@@ -52,7 +52,7 @@ class Learn {
   /** @param {HTMLElement} element @param {App} app */
   constructor(element, app) {
     this.app = app;
-    this.root = make("section", { className: "learn" });
+    this.root = make("section");
     element.replaceChildren(this.root);
     app.addEventListener("paint", ({ detail }) => this.#copy(detail));
   }
@@ -124,7 +124,12 @@ class Learn {
    */
   #card(number, title, key, content) {
     const parts = this.#tutorial.code[key].map(({ place, lines }) =>
-      make("figure", {}, make("figcaption", {}, place), make("pre", { tabIndex: 0, "aria-label": `Code of ${place}` }, make("code", {}, lines))),
+      make(
+        "figure",
+        {},
+        make("figcaption", {}, place),
+        make("pre", { tabIndex: 0, "aria-label": `Code of ${place}` }, make("code", {}, lines)),
+      ),
     );
     return make(
       "article",
@@ -154,7 +159,12 @@ class Learn {
         { className: "flow" },
         this.source,
         make("span", { className: "arrow", "aria-hidden": "true" }, "→"),
-        make("div", { className: "grow" }, this.meanBars, make("p", { className: "note" }, `${pixels.toLocaleString("en")} numbers → ${latents}`)),
+        make(
+          "div",
+          { className: "grow" },
+          this.meanBars,
+          make("p", { className: "note" }, `${pixels.toLocaleString("en")} numbers → ${latents}`),
+        ),
       ),
     ];
   }
@@ -164,7 +174,15 @@ class Learn {
     this.stdBars = bar("sigma", "The spread of each latent");
     this.used = make("p", { className: "note" });
     return [
-      make("p", {}, "It does not name a point but a small cloud: its middle ", term("μ"), " and its spread ", term("σ"), " in each dimension. Where the picture says much, the cloud is narrow."),
+      make(
+        "p",
+        {},
+        "It does not name a point but a small cloud: its middle ",
+        term("μ"),
+        " and its spread ",
+        term("σ"),
+        " in each dimension. Where the picture says much, the cloud is narrow.",
+      ),
       make("div", { className: "rows" }, row("μ", "mu", this.meanAgain), row("σ", "sigma", this.stdBars)),
       this.used,
     ];
@@ -176,13 +194,33 @@ class Learn {
     this.die = button("", () => this.#roll(), { className: "die", "aria-label": "Roll ε" });
     this.die.append(die());
     return [
-      make("p", {}, "To pick one point of the cloud, draw ", term("ε"), `: ${latents} random numbers from `, term("N(0, I)"), ". Roll, and watch the picture change."),
-      make("div", { className: "flow" }, this.die, make("div", { className: "grow rows" }, row("ε", "eps", this.epsBars))),
+      make(
+        "p",
+        {},
+        "To pick one point of the cloud, draw ",
+        term("ε"),
+        `: ${latents} random numbers from `,
+        term("N(0, I)"),
+        ". Roll, and watch the picture change.",
+      ),
+      make(
+        "div",
+        { className: "flow" },
+        this.die,
+        make("div", { className: "grow rows" }, row("ε", "eps", this.epsBars)),
+      ),
     ];
   }
 
   #sample() {
-    this.knob = make("input", { type: "range", min: "0", max: String(MAX_SPREAD), step: "0.05", value: "1", "aria-label": "How much noise, in times σ" });
+    this.knob = make("input", {
+      type: "range",
+      min: "0",
+      max: String(MAX_SPREAD),
+      step: "0.05",
+      value: "1",
+      "aria-label": "How much noise, in times σ",
+    });
     this.knob.oninput = () => this.#draw();
     this.knobText = make("output");
     this.sampleMean = bar("mu", "The mean of each latent");
@@ -190,12 +228,24 @@ class Learn {
     this.zBars = bar("z", "The point that is decoded");
     this.drawn = canvas({ "aria-label": "The picture of this point", className: "small" });
     return [
-      make("p", {}, "Stretch the noise by σ, shift it by μ: ", term("z", "z = μ + σ · ε"), ". Turn the spread up, and the point leaves the cloud that the decoder was trained on."),
+      make(
+        "p",
+        {},
+        "Stretch the noise by σ, shift it by μ: ",
+        term("z", "z = μ + σ · ε"),
+        ". Turn the spread up, and the point leaves the cloud that the decoder was trained on.",
+      ),
       make("label", { className: "knob" }, make("span", {}, "spread"), this.knob, this.knobText),
       make(
         "div",
         { className: "flow" },
-        make("div", { className: "grow rows" }, row("μ", "mu", this.sampleMean), row("+ σ·ε", "sigma", this.noiseBars), row("= z", "z", this.zBars)),
+        make(
+          "div",
+          { className: "grow rows" },
+          row("μ", "mu", this.sampleMean),
+          row("+ σ·ε", "sigma", this.noiseBars),
+          row("= z", "z", this.zBars),
+        ),
         this.drawn,
       ),
       ...gradient(),
@@ -208,17 +258,30 @@ class Learn {
     const [channels, size] = shape;
     this.rolls = Array.from({ length: ROLLS }, (_, index) => canvas({ "aria-label": `Roll ${index + 1}` }));
     return [
-      make("p", {}, "The ", term("decoder"), " never sees the picture. From z alone it paints a coarse grid and refines it, step by step."),
+      make(
+        "p",
+        {},
+        "The ",
+        term("decoder"),
+        " never sees the picture. From z alone it paints a coarse grid and refines it, step by step.",
+      ),
       make(
         "p",
         { className: "shapes" },
-        ...[`${latents} numbers`, `${grid} × ${grid} × ${width}`, `${size} × ${size} × ${channels}`].flatMap((text, index) => [
-          ...(index ? [make("span", { "aria-hidden": "true" }, "→")] : []),
-          make("span", { className: "shape" }, text),
-        ]),
+        ...[`${latents} numbers`, `${grid} × ${grid} × ${width}`, `${size} × ${size} × ${channels}`].flatMap(
+          (text, index) => [
+            ...(index ? [make("span", { "aria-hidden": "true" }, "→")] : []),
+            make("span", { className: "shape" }, text),
+          ],
+        ),
       ),
       make("div", { className: "strip" }, ...this.rolls),
-      make("div", { className: "flow" }, make("p", { className: "note grow" }, "Six rolls of ε for this picture: the same, but for details."), button("Roll six more", () => this.#rollMany())),
+      make(
+        "div",
+        { className: "flow" },
+        make("p", { className: "note grow" }, "Six rolls of ε for this picture: the same, but for details."),
+        button("Roll six more", () => this.#rollMany()),
+      ),
     ];
   }
 
@@ -230,8 +293,7 @@ class Learn {
     for (const target of [this.meanBars, this.meanAgain, this.sampleMean]) bars(target, mean);
     bars(this.stdBars, std, 1);
     const used = std.filter((value) => value < USED).length;
-    this.used.textContent =
-      `In ${used} of ${std.length} dimensions this picture's cloud is clearly narrower than the ±1 of the whole space.`;
+    this.used.textContent = `In ${used} of ${std.length} dimensions this picture's cloud is clearly narrower than the ±1 of the whole space.`;
     if (this.#eps.length !== mean.length) this.#eps = gaussians(mean.length);
     this.#describe();
     paint(this.drawn, picture);
@@ -272,7 +334,8 @@ class Learn {
   /** @param {{picture: ImageData | ImageBitmap, z: Float32Array}} painted on the stage */
   #copy({ picture, z }) {
     const shown = this.#shown;
-    if (shown && z.length === shown.length && shown.every((value, index) => value === z[index])) paint(this.drawn, picture);
+    if (shown && z.length === shown.length && shown.every((value, index) => value === z[index]))
+      paint(this.drawn, picture);
   }
 
   async #rollMany() {
@@ -282,7 +345,9 @@ class Learn {
     for (const target of this.rolls) {
       const eps = gaussians(mean.length);
       try {
-        const picture = await this.app.decode(eps.map((value, index) => mean[index] + Math.exp(logvar[index] / 2) * value));
+        const picture = await this.app.decode(
+          eps.map((value, index) => mean[index] + Math.exp(logvar[index] / 2) * value),
+        );
         if (rolling !== this.#rolled) return;
         paint(target, picture);
       } catch {
@@ -294,14 +359,18 @@ class Learn {
 
 /** @param {number} count @returns {Float32Array} numbers drawn from N(0, 1) */
 export function gaussians(count) {
-  return Float32Array.from({ length: count }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+  return Float32Array.from(
+    { length: count },
+    () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()),
+  );
 }
 
 /** @param {string} className @param {string} label */
 const bar = (className, label) => canvas({ className: `bars ${className}`, "aria-label": label });
 
 /** @param {string} text @param {string} className @param {Node} figure */
-const row = (text, className, figure) => make("div", { className: "bar-row" }, make("span", { className: `symbol ${className}` }, text), figure);
+const row = (text, className, figure) =>
+  make("div", { className: "bar-row" }, make("span", { className: `symbol ${className}` }, text), figure);
 
 function die() {
   const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");

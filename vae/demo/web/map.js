@@ -37,7 +37,10 @@ class LatentMap {
       path: (path) => this.#follow(path),
     });
     this.intro = make("p", { className: "intro" });
-    this.select = make("select", { "aria-label": "Colour by", onchange: () => this.#colour(Number(this.select.value)) });
+    this.select = make("select", {
+      "aria-label": "Colour by",
+      onchange: () => this.#colour(Number(this.select.value)),
+    });
     this.picker = make("label", { className: "by" }, "Colour by ", this.select);
     this.legend = make("div", { className: "legend", role: "group", "aria-label": "Show one class alone" });
     this.thumbs = make("input", { type: "checkbox", checked: true, onchange: () => this.#fill() });
@@ -48,9 +51,16 @@ class LatentMap {
     this.scatter.element.append(this.tip);
     this.root = make(
       "section",
-      { className: "map" },
+      {},
+      make("h2", {}, "Where pictures live"),
       this.intro,
-      make("div", { className: "row" }, this.picker, make("label", { className: "by" }, this.thumbs, " Pictures"), this.replay),
+      make(
+        "div",
+        { className: "row" },
+        this.picker,
+        make("label", { className: "by" }, this.thumbs, " Pictures"),
+        this.replay,
+      ),
       this.scatter.element,
       this.legend,
     );
@@ -103,7 +113,9 @@ class LatentMap {
         ? " is near on the map. Point at a place to see its picture, click to keep it, draw a path to play it."
         : ". Point at a place to see its picture, click to keep it, draw a path to play it.",
     );
-    this.select.replaceChildren(...points.attributes.map(([name], index) => make("option", { value: String(index) }, name)));
+    this.select.replaceChildren(
+      ...points.attributes.map(([name], index) => make("option", { value: String(index) }, name)),
+    );
     this.picker.hidden = points.attributes.length < 2;
     this.#colour(0);
   }
@@ -252,7 +264,8 @@ class LatentMap {
 function viewOf(places) {
   const xs = places.filter((_, index) => index % 2 === 0);
   const ys = places.filter((_, index) => index % 2 === 1);
-  const range = (/** @type {Float32Array} */ values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+  const range = (/** @type {Float32Array} */ values) =>
+    values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
   const [[left, right], [bottom, top]] = [range(xs), range(ys)];
   const half = Math.max(right - left, top - bottom) * (0.5 + MARGIN);
   const [x, y] = [(left + right) / 2, (bottom + top) / 2];

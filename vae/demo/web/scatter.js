@@ -36,7 +36,9 @@ const THUMB_CELL = 38;
 
 /** @param {Element} element @returns {boolean} whether it stands on a dark page */
 function isDark(element) {
-  const [red, green, blue] = getComputedStyle(element).color.match(/[\d.]+/g).map(Number);
+  const [red, green, blue] = getComputedStyle(element)
+    .color.match(/[\d.]+/g)
+    .map(Number);
   return red + green + blue > 382;
 }
 
