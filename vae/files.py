@@ -27,6 +27,7 @@ CONFIG, WEIGHTS, METRICS, CARD = "config.json", "model.safetensors", "metrics.js
 PRIOR, LATENTS, MAP = "prior.safetensors", "latents.safetensors", "map.safetensors"
 SAMPLES, CURVES, GENERATED = "samples.png", "curves.png", "generated.png"
 CURVES_TABLE = "curves.csv"
+LEARN = "learn"  # folder beside the bundled models: the tiny ones that only the page's tutorial shows
 
 MAX_PARAMETERS = 100_000_000
 MAX_FIELDS = {"image_size": 256, "latent_dim": 4096, "width": 512, "depth": 16}  # of a stranger's config

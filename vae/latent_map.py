@@ -54,14 +54,16 @@ def load_map(path: Path) -> LatentMap:
 
     def build(metadata: Mapping[str, str]) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
         pictures, latent_dim, attributes = _parse(parse_metadata(metadata, "map"))
-        types = {"points": ((pictures, 2), torch.float32), "labels": ((pictures, len(attributes)), torch.uint8)}
-        if latent_dim == 2:
-            types["std"] = (pictures, 2), torch.float32
-        else:
-            types |= {"latents": ((pictures, latent_dim), torch.int8), "step": ((latent_dim,), torch.float32)}
-        return attributes, {
-            key: torch.empty(shape, dtype=dtype, device="meta") for key, (shape, dtype) in types.items()
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "points": ((pictures, 2), torch.float32),
+            "labels": ((pictures, len(attributes)), torch.uint8),
         }
+        if latent_dim == 2:
+            shapes["std"] = (pictures, 2), torch.float32
+        else:
+            shapes |= {"latents": ((pictures, latent_dim), torch.int8), "step": ((latent_dim,), torch.float32)}
+        expected = {key: torch.empty(shape, dtype=dtype, device="meta") for key, (shape, dtype) in shapes.items()}
+        return attributes, expected
 
     attributes, tensors = read_tensors(path, MAP, build)
     labels = tensors["labels"].long()

@@ -22,7 +22,7 @@ from vae.demo.models import Models
 from vae.demo.page import Endpoints, picture_input, table
 from vae.demo.uploads import read_upload
 from vae.figures import Figures
-from vae.files import MAP
+from vae.files import LEARN, MAP
 from vae.generate import decode, encode, generate, latents
 from vae.hub import BUNDLED
 from vae.images import to_unit
@@ -30,7 +30,6 @@ from vae.latent_map import LatentMap, load_map
 from vae.loss import elbo, gaussian_log_likelihood
 from vae.model import VAE, Decoder, DiagonalGaussian, Encoder, kl_divergence, reparameterize
 
-LEARN = "learn"  # folder of the tiny models, below that of the bundled ones, where nobody takes them for models to play with
 EXAMPLE = 2 * 24 + 3  # of the bundled digits: a two, for those whose picture is no digit
 
 

@@ -44,21 +44,21 @@ function arrow([x0, y0], [x1, y1], className) {
  * @returns {SVGElement[]}
  */
 function parts(withTrick) {
-  const [encoder, mid, z, decoder] = [45, 190, 330, 450];
+  const [encoder, mid, z, decoder] = [45, 185, 335, 470];
   const [up, down, base] = [32, 78, 55];
   const shapes = [
     arrow([encoder + 37, base - 6], [mid - 24, up], "forward"),
     arrow([encoder + 37, base + 6], [mid - 24, down], "forward"),
-    arrow([mid + 24, up], [z - 28, base - 6], "forward"),
-    arrow([mid + 24, down], [z - 28, base + 4], "forward"),
-    arrow([z + 28, base], [decoder - 40, base], "forward"),
-    arrow([decoder - 40, base + BACK], [z + 28, base + BACK], "back"),
+    arrow([mid + 24, up], [z - 44, base - 6], "forward"),
+    arrow([mid + 24, down], [z - 44, base + 4], "forward"),
+    arrow([z + 44, base], [decoder - 40, base], "forward"),
+    arrow([decoder - 40, base + BACK], [z + 46, base + BACK], "back"),
     box(encoder, base, "encoder", "net", 72),
     box(mid, up, "μ", "mu", 46),
     box(mid, down, "σ", "sigma", 46),
-    box(z, base, withTrick ? "μ + σ·ε" : "draw z", withTrick ? "z" : "chance", 62),
-    box(decoder, base, "decoder", "net", 76),
-    svg("text", { x: decoder + 52, y: base + 5, class: "plain" }, "loss"),
+    box(z, base, withTrick ? "μ + σ·ε" : "draw z", withTrick ? "z" : "chance", 84),
+    box(decoder, base, "decoder", "net", 80),
+    svg("text", { x: decoder + 48, y: base + 5, class: "plain" }, "loss"),
   ];
   if (!withTrick)
     return [
@@ -67,11 +67,11 @@ function parts(withTrick) {
     ];
   return [
     ...shapes,
-    arrow([z - 30, base + BACK + 4], [mid + 26, down + 13], "back"),
-    arrow([z - 22, base - 19], [mid + 26, up - 12], "back"),
+    arrow([z - 44, base + BACK + 5], [mid + 26, down + 13], "back"),
+    arrow([z - 44, base - 17], [mid + 26, up - 12], "back"),
     arrow([mid - 26, down + 11], [encoder + 32, base + 21], "back"),
     arrow([mid - 26, up - 11], [encoder + 32, base - 20], "back"),
-    box(z, 126, "ε ~ N(0, I)", "chance", 88),
+    box(z, 126, "ε ~ N(0, I)", "chance", 104),
     arrow([z, 109], [z, base + 18], "forward"),
   ];
 }

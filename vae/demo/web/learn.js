@@ -1,5 +1,6 @@
 /** The Learn tab: what a variational autoencoder does, in seven cards on the present picture. */
 
+import { gaussian } from "./app.js";
 import { bars, button, canvas, make, paint, term } from "./dom.js";
 import { gradient } from "./gradient.js";
 import { TinyModels } from "./tiny.js";
@@ -201,7 +202,7 @@ class Learn {
         term("ε"),
         `: ${latents} random numbers from `,
         term("N(0, I)"),
-        ". Roll, and watch the picture change.",
+        ". Roll, and see on the left which details that changes.",
       ),
       make(
         "div",
@@ -256,7 +257,9 @@ class Learn {
   #decode(latents) {
     const { shape, grid, width } = this.#tutorial;
     const [channels, size] = shape;
-    this.rolls = Array.from({ length: ROLLS }, (_, index) => canvas({ "aria-label": `Roll ${index + 1}` }));
+    this.rolls = Array.from({ length: ROLLS }, (_, index) =>
+      canvas({ "aria-label": `Roll ${index + 1}`, className: "cell" }),
+    );
     return [
       make(
         "p",
@@ -280,7 +283,7 @@ class Learn {
         "div",
         { className: "flow" },
         make("p", { className: "note grow" }, "Six rolls of ε for this picture: the same, but for details."),
-        button("Roll six more", () => this.#rollMany()),
+        button("Roll six more", () => this.#rollMany(), { className: "plain" }),
       ),
     ];
   }
@@ -291,9 +294,9 @@ class Learn {
     const std = logvar.map((value) => Math.exp(value / 2));
     paint(this.source, picture);
     for (const target of [this.meanBars, this.meanAgain, this.sampleMean]) bars(target, mean);
-    bars(this.stdBars, std, 1);
+    bars(this.stdBars, std, Math.max(...std));
     const used = std.filter((value) => value < USED).length;
-    this.used.textContent = `In ${used} of ${std.length} dimensions this picture's cloud is clearly narrower than the ±1 of the whole space.`;
+    this.used.textContent = `In ${used} of ${std.length} dimensions the cloud is clearly narrower than the ±1 of the whole space: σ goes from ${Math.min(...std).toFixed(2)} to ${Math.max(...std).toFixed(2)}.`;
     if (this.#eps.length !== mean.length) this.#eps = gaussians(mean.length);
     this.#describe();
     paint(this.drawn, picture);
@@ -358,12 +361,7 @@ class Learn {
 }
 
 /** @param {number} count @returns {Float32Array} numbers drawn from N(0, 1) */
-export function gaussians(count) {
-  return Float32Array.from(
-    { length: count },
-    () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()),
-  );
-}
+const gaussians = (count) => Float32Array.from({ length: count }, gaussian);
 
 /** @param {string} className @param {string} label */
 const bar = (className, label) => canvas({ className: `bars ${className}`, "aria-label": label });

@@ -38,17 +38,17 @@ class LatentMap {
     });
     this.intro = make("p", { className: "intro" });
     this.select = make("select", {
+      className: "select",
       "aria-label": "Colour by",
       onchange: () => this.#colour(Number(this.select.value)),
     });
     this.picker = make("label", { className: "by" }, "Colour by ", this.select);
-    this.legend = make("div", { className: "legend", role: "group", "aria-label": "Show one class alone" });
+    this.legend = make("div", { className: "legend", role: "group" });
     this.thumbs = make("input", { type: "checkbox", checked: true, onchange: () => this.#fill() });
     this.replay = button("Play the path again", () => this.#play(), { hidden: true });
     this.tipPicture = canvas();
-    this.tipText = make("span");
-    this.tip = make("div", { className: "tip", hidden: true }, this.tipPicture, this.tipText);
-    this.scatter.element.append(this.tip);
+    this.tipText = make("figcaption", { className: "says" });
+    this.tip = make("figure", { className: "tip" }, this.tipPicture, this.tipText);
     this.root = make(
       "section",
       {},
@@ -56,13 +56,18 @@ class LatentMap {
       this.intro,
       make(
         "div",
-        { className: "row" },
-        this.picker,
-        make("label", { className: "by" }, this.thumbs, " Pictures"),
-        this.replay,
+        { className: "field" },
+        this.scatter.element,
+        make(
+          "div",
+          { className: "aside" },
+          this.tip,
+          this.picker,
+          this.legend,
+          make("label", { className: "by" }, this.thumbs, "Pictures on the map"),
+          this.replay,
+        ),
       ),
-      this.scatter.element,
-      this.legend,
     );
     element.replaceChildren(this.root);
   }
@@ -102,6 +107,7 @@ class LatentMap {
     this.#points = points;
     this.#path = [];
     this.replay.hidden = true;
+    this.#fillTip(null);
     const origin = points.hasPictures
       ? `Each dot is one of ${points.count.toLocaleString("en")} test pictures, which the model never trained on.`
       : `This model brings no map of test pictures. Each dot is one of ${points.count.toLocaleString("en")} new points, drawn from its prior.`;
@@ -133,7 +139,7 @@ class LatentMap {
       ...values.map((text, value) => {
         const dot = make("span", { className: "dot", "aria-hidden": "true" });
         dot.style.background = colourOf(this.root, value);
-        const chip = button("", () => this.#choose(value), { className: "chip", "aria-pressed": "false" });
+        const chip = button("", () => this.#choose(value), { className: "pill", "aria-pressed": "false" });
         chip.append(dot, text);
         return chip;
       }),
@@ -198,15 +204,21 @@ class LatentMap {
       const picture = await this.app.decode(points.latent(index));
       if (index !== this.#tipped || points !== this.#points) return;
       paint(this.tipPicture, picture);
-      this.tipText.textContent = points.hasPictures ? `nearest test picture${text && `: ${text}`}` : text;
-      this.tip.hidden = false;
+      this.#fillTip(picture, points.hasPictures ? `nearest test picture${text && `: ${text}`}` : text);
     } catch {
-      this.tip.hidden = true; // the page says why
+      this.#fillTip(null); // the page says why
     }
   }
 
+  /** @param {ImageData | ImageBitmap | null} picture @param {string} text */
+  #fillTip(picture, text = "Point at the map.") {
+    if (picture) paint(this.tipPicture, picture);
+    this.tipPicture.style.visibility = picture ? "visible" : "hidden";
+    this.tipText.textContent = text;
+  }
+
   #leave() {
-    this.tip.hidden = true;
+    this.#fillTip(null);
     this.#tipped = -1;
     if (this.#points && !this.#isPlaying) this.app.show(null);
   }
@@ -243,7 +255,7 @@ class LatentMap {
     const duration = Math.min(PLAY_MS[1], Math.max(PLAY_MS[0], PLAY_MS_PER_WIDTH * share));
     const start = performance.now();
     this.#isPlaying = true;
-    this.tip.hidden = true;
+    this.#fillTip(null);
     const frame = (/** @type {number} */ now) => {
       if (playing !== this.#playing || points !== this.#points) return;
       const at = Math.min(FRAMES - 1, Math.max(0, Math.floor(((now - start) / duration) * FRAMES)));

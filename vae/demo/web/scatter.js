@@ -31,8 +31,8 @@ const RADIUS = 2.6; // pixels of a point
 const FAINT = 0.12; // of points that are not the chosen ones
 const DRAG = 6; // pixels that tell a path from a click
 const KEY_STEP = 1 / 40; // of the width
-const THUMB = 30; // pixels a side of a picture on the map
-const THUMB_CELL = 38;
+const THUMB = 28; // pixels a side of a picture on the map
+const THUMB_GAP = 40; // from the middle of one to that of the next, at least
 
 /** @param {Element} element @returns {boolean} whether it stands on a dark page */
 function isDark(element) {
@@ -116,17 +116,18 @@ export class Scatter {
     this.#drawBase();
   }
 
-  /** @returns {number[]} the indices of points that have room for a picture each */
+  /** @returns {number[]} the indices of points whose pictures have room beside each other */
   roomy() {
-    const cells = new Map();
+    /** @type {[number, number][]} */
+    const taken = [];
+    const found = [];
     for (let index = 0; index < this.#data.places.length / 2; index++) {
       const [x, y] = this.#toPixels(this.#data.places[2 * index], this.#data.places[2 * index + 1]);
-      const [column, row] = [Math.floor(x / THUMB_CELL), Math.floor(y / THUMB_CELL)];
-      const middle = Math.hypot(x - (column + 0.5) * THUMB_CELL, y - (row + 0.5) * THUMB_CELL);
-      const key = `${column} ${row}`;
-      if (!(cells.get(key)?.middle <= middle)) cells.set(key, { index, middle });
+      if (taken.some(([left, top]) => Math.max(Math.abs(left - x), Math.abs(top - y)) < THUMB_GAP)) continue;
+      taken.push([x, y]);
+      found.push(index);
     }
-    return [...cells.values()].map(({ index }) => index);
+    return found;
   }
 
   #listen() {

@@ -1,5 +1,6 @@
 /** The five tiny models of the Learn tab, whose latent vectors have two numbers: one sees the whole space at once. */
 
+import { gaussian } from "./app.js";
 import { Decoder, toRgba } from "./decoder.js";
 import { button, canvas, make, paint, term } from "./dom.js";
 import { unpack } from "./points.js";
@@ -21,13 +22,14 @@ import { colourOf, Scatter } from "./scatter.js";
 /** @typedef {import("./scatter.js").View} View */
 /** @typedef {Tiny & {places: Float32Array, classes: Int16Array, spread: Float32Array, view: View}} Ready */
 
-const START = 2; // the model that is shown first: β = 1
+const BOUND = 1; // the β of the variational autoencoder itself
 const LEAST_VIEW = 3.2; // standard deviations of N(0, I) that are always in view
 const KEPT = 0.99; // of the points are in view
 const GRID = 17; // pictures a side of the sheet
 const FRAME_MS = 8; // of a frame are spent on the sheet
 const SAMPLES = 12; // new pictures of each model
 const DIGITS = 10;
+// One for each model, the smallest β first.
 const NAMES = ["plain autoencoder", "hardly tidied", "variational autoencoder", "too tidy", "collapsed"];
 const STORIES = [
   "Nothing pulls the codes together: narrow clouds, spread out wherever the encoder pleases, with holes between them that the decoder never saw.",
@@ -42,16 +44,22 @@ export class TinyModels {
   #decoders;
   /** @type {Map<number, HTMLCanvasElement>} sheets that are drawn */
   #sheets = new Map();
-  #shown = START;
+  #shown = 0;
   #sheet = 0; // counts sheets: only the newest is drawn
   /** @type {Place | null} */
   #place = null;
   /** @type {number[][]} noise of the new pictures */
   #noise = [];
+  /** @type {[number, number]} the place that was pointed at */
+  #under = [0, 0];
 
   /** @param {Tiny[]} models */
   constructor(models) {
     this.models = models.map(ready);
+    this.#shown = Math.max(
+      0,
+      models.findIndex(({ beta }) => beta === BOUND),
+    );
     this.#decoders = models.map(() => null);
     if (models.length === 0) return;
     this.balance = this.#layOutBalance();
@@ -98,7 +106,7 @@ export class TinyModels {
       min: "0",
       max: String(this.models.length - 1),
       step: "1",
-      value: String(START),
+      value: String(this.#shown),
       "aria-label": "β, the weight of the KL",
     });
     this.slider.oninput = () => this.#show(Number(this.slider.value));
@@ -106,7 +114,6 @@ export class TinyModels {
     this.words = make("p", { className: "note story" });
     this.scatter = new Scatter("The latent space of the tiny model. Arrow keys move over it and draw.", {
       hover: (x, y) => this.#hover(x, y),
-      leave: () => this.#hover(null, null),
     });
     this.sheet = canvas({
       "aria-label": "What the decoder draws at each place of the same square",
@@ -182,11 +189,11 @@ export class TinyModels {
   }
 
   #layOutSamples() {
-    const [plain, tidy] = [this.models[0], this.models[START]];
+    const [plain, tidy] = [this.models[0], this.models[this.#shown]];
     const lane = (/** @type {Ready} */ model, /** @type {string} */ name) => {
       const scatter = new Scatter(`Where the new points fall in the latent space of the ${name}`);
       const strip = Array.from({ length: SAMPLES }, (_, index) =>
-        canvas({ "aria-label": `New picture ${index + 1} of the ${name}` }),
+        canvas({ "aria-label": `New picture ${index + 1} of the ${name}`, className: "cell" }),
       );
       return {
         model,
@@ -212,7 +219,7 @@ export class TinyModels {
       ),
       ...this.lanes.map(({ element }) => element),
       this.share,
-      button("Draw twelve others", () => this.#drawAgain()),
+      button("Draw twelve others", () => this.#drawAgain(), { className: "plain" }),
     ];
   }
 
@@ -222,6 +229,7 @@ export class TinyModels {
     const model = this.models[index];
     this.scatter.show({ places: model.places, label: (row) => model.classes[row], view: model.view, circles: true });
     this.#describe();
+    this.#hover(...this.#under);
     this.#drawSheet();
   }
 
@@ -271,10 +279,11 @@ export class TinyModels {
     );
   }
 
-  /** @param {number | null} x @param {number | null} y */
+  /** @param {number} x @param {number} y */
   #hover(x, y) {
-    this.underText.textContent = x === null ? "point at the map" : `z = (${x.toFixed(1)}, ${y.toFixed(1)})`;
-    if (x !== null) this.#draw([x, y], this.under);
+    this.#under = [x, y];
+    this.underText.textContent = `z = (${x.toFixed(1)}, ${y.toFixed(1)})`;
+    this.#draw(this.#under, this.under);
   }
 
   /** @param {ArrayLike<number>} z @param {HTMLCanvasElement} target @param {number} index of the model */
@@ -318,7 +327,7 @@ export class TinyModels {
       for (const [index, target] of strip.entries()) this.#draw(this.#noise[index], target, this.models.indexOf(model));
     }
     const [plain, tidy] = this.lanes.map(({ model }) => Math.round(100 * shareInside(model.places)));
-    this.share.textContent = `Within two standard deviations of N(0, I), where 86 % of draws fall, lie ${plain} % of the plain autoencoder's test digits, and ${tidy} % of the variational one's.`;
+    this.share.textContent = `86 % of draws fall within two standard deviations. There lie only ${plain} % of the plain autoencoder's test digits: most kinds are never drawn, and many draws fall between them. Of the variational one's, ${tidy} % lie there.`;
   }
 }
 
@@ -355,9 +364,4 @@ async function load(weights) {
 function toImage(pixels) {
   const side = Math.sqrt(pixels.length / 4);
   return new ImageData(pixels, side, side);
-}
-
-/** @returns {number} drawn from N(0, 1) */
-function gaussian() {
-  return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 }
