@@ -52,8 +52,10 @@ def test_the_tiny_models_differ_in_beta_alone() -> None:
         assert each.model.config.latent_dim == 2
         assert training.seed == 0
         assert training.init is None
-        assert f"`{training.command}`" in readme
-        commands.add(training.command.replace(f" --beta {each.beta:g}", "").replace(f" --beta {each.beta}", ""))
+        assert each.figures.test is not None
+        error = each.figures.test.mse * each.model.config.image_size**2
+        assert f"| {each.beta:g} | {error:.1f} | {each.figures.test.kl:.1f} | `{training.command}` |" in readme
+        commands.add(training.command.replace(f" --beta {each.beta:.1f}", ""))
         assert each.figures.weights == fingerprint(folder)
         assert read_metadata(folder / "map.safetensors")["weights"] == f'"{fingerprint(folder)}"'
         assert len(decoder_bytes(each.model)) <= MAX_DECODER_BYTES

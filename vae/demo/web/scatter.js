@@ -133,6 +133,7 @@ export class Scatter {
   #listen() {
     const { over } = this;
     over.tabIndex = 0;
+    over.classList.toggle("draws", this.actions.path !== undefined);
     /** @type {{x: number, y: number} | null} */
     let pressed = null;
     const place = (/** @type {PointerEvent} */ event) => {
@@ -228,15 +229,19 @@ export class Scatter {
     const { places, label, circles } = this.#data;
     context.clearRect(0, 0, this.#size, this.#size);
     if (circles) this.#drawCircles(context);
-    const colours = COLOURS[isDark(this.element) ? "dark" : "light"];
+    /** @type {Map<number, Path2D>} a class at once: thousands of single points would take many times as long */
+    const dots = new Map();
     for (let index = 0; index < places.length / 2; index++) {
-      const colour = label(index);
       const [x, y] = this.#toPixels(places[2 * index], places[2 * index + 1]);
+      const own = dots.get(label(index)) ?? new Path2D();
+      own.moveTo(x + RADIUS, y);
+      own.arc(x, y, RADIUS, 0, 2 * Math.PI);
+      dots.set(label(index), own);
+    }
+    for (const [colour, path] of dots) {
       context.globalAlpha = this.#chosen === null || this.#chosen === colour ? 0.8 : FAINT;
-      context.fillStyle = colours[colour % colours.length];
-      context.beginPath();
-      context.arc(x, y, RADIUS, 0, 2 * Math.PI);
-      context.fill();
+      context.fillStyle = colourOf(this.element, colour);
+      context.fill(path);
     }
     context.globalAlpha = 1;
     for (const thumb of this.#thumbs) this.#drawThumb(context, thumb);

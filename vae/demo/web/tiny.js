@@ -29,22 +29,27 @@ const GRID = 17; // pictures a side of the sheet
 const FRAME_MS = 8; // of a frame are spent on the sheet
 const SAMPLES = 12; // new pictures of each model
 const DIGITS = 10;
-// One for each model, the smallest β first.
-const NAMES = ["plain autoencoder", "hardly tidied", "variational autoencoder", "too tidy", "collapsed"];
-const STORIES = [
-  "Nothing pulls the codes together: narrow clouds, spread out wherever the encoder pleases, with holes between them that the decoder never saw.",
-  "A light pull. The clouds touch, and holes begin to close.",
-  "The bound itself. The clouds fill N(0, I), and neighbours blend into each other.",
-  "The pull is twice as strong: fewer digits can be told apart, and pictures blur.",
-  "Remembering costs more than it gains. The clouds lie on top of each other, and every point draws nearly the same picture.",
-];
+/** @type {Record<string, [string, string]>} by β: what to call the model, and what became of its latent space */
+const STORIES = {
+  0: [
+    "plain autoencoder",
+    "Nothing pulls the clouds together: they are narrow, and spread out as the encoder pleases, far beyond N(0, I).",
+  ],
+  0.1: ["hardly tidied", "A light pull. The map shrinks to the size of N(0, I), and gaps between the digits close."],
+  1: ["variational autoencoder", "The bound itself. The clouds fill N(0, I), and neighbours blend into each other."],
+  2: ["too tidy", "The pull is twice as strong: fewer digits can be told apart, and pictures blur."],
+  4: [
+    "collapsed",
+    "Remembering costs more than it gains. The clouds lie on top of each other, and every place draws nearly the same picture.",
+  ],
+};
 
 export class TinyModels {
   /** @type {(Decoder | null)[]} */
   #decoders;
   /** @type {Map<number, HTMLCanvasElement>} sheets that are drawn */
   #sheets = new Map();
-  #shown = 0;
+  #shown = 0; // the number of the model
   #sheet = 0; // counts sheets: only the newest is drawn
   /** @type {Place | null} */
   #place = null;
@@ -237,9 +242,10 @@ export class TinyModels {
   #describe() {
     const index = this.#shown;
     const { beta } = this.models[index];
-    this.title.textContent = NAMES[index] ?? "";
-    this.slider.setAttribute("aria-valuetext", `β = ${beta}, ${NAMES[index] ?? ""}`);
-    this.words.textContent = STORIES[index] ?? "";
+    const [name, story] = STORIES[beta] ?? [`β = ${beta}`, ""];
+    this.title.textContent = name;
+    this.slider.setAttribute("aria-valuetext", `β = ${beta}, ${name}`);
+    this.words.textContent = story;
     this.#tellCosts();
     const own = this.#place?.tiny[index];
     if (!own) return;
