@@ -278,12 +278,12 @@ class Learn {
           ],
         ),
       ),
-      make("div", { className: "strip" }, ...this.rolls),
+      make("div", { className: "rolls" }, ...this.rolls),
       make(
         "div",
         { className: "flow" },
         make("p", { className: "note grow" }, "Six rolls of ε for this picture: the same, but for details."),
-        button("Roll six more", () => this.#rollMany(), { className: "plain" }),
+        button("Roll six more", () => this.#rollMany()),
       ),
     ];
   }

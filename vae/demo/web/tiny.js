@@ -224,7 +224,7 @@ export class TinyModels {
       ),
       ...this.lanes.map(({ element }) => element),
       this.share,
-      button("Draw twelve others", () => this.#drawAgain(), { className: "plain" }),
+      button("Draw twelve others", () => this.#drawAgain()),
     ];
   }
 
