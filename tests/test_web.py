@@ -441,7 +441,7 @@ def test_the_map_shows_keeps_and_plays(page: Page, site: Site) -> None:
     page.mouse.move(middle[0] + 60, middle[1] + 10, steps=6)
     page.mouse.up()
     page.wait_for_function("app.begun.length === 2", timeout=30_000)  # a path plays, and its end is kept
-    expect(page.get_by_role("button", name="Play the path again")).to_be_visible()
+    expect(page.get_by_role("button", name="Play the path")).to_be_visible()
     page.mouse.move(0, 0)
     assert page.evaluate("app.shown.at(-1)") is None  # back to the present picture
     over.focus()

@@ -173,7 +173,7 @@ class Learn {
   #vectors() {
     this.meanAgain = bar("mu", "The mean of each latent");
     this.stdBars = bar("sigma", "The spread of each latent");
-    this.used = make("p", { className: "note" });
+    this.used = make("p", { className: "note told" });
     return [
       make(
         "p",

@@ -45,7 +45,7 @@ class LatentMap {
     this.picker = make("label", { className: "by" }, "Colour by ", this.select);
     this.legend = make("div", { className: "legend", role: "group" });
     this.thumbs = make("input", { type: "checkbox", checked: true, onchange: () => this.#fill() });
-    this.replay = button("Play the path again", () => this.#play(), { hidden: true });
+    this.replay = button("Play the path", () => this.#play(), { hidden: true });
     this.tipPicture = canvas();
     this.tipText = make("figcaption", { className: "says" });
     this.tip = make("figure", { className: "tip" }, this.tipPicture, this.tipText);

@@ -116,7 +116,7 @@ export class TinyModels {
     });
     this.slider.oninput = () => this.#show(Number(this.slider.value));
     this.title = make("output");
-    this.words = make("p", { className: "note story" });
+    this.words = make("p", { className: "note told" });
     this.scatter = new Scatter("The latent space of the tiny model. Arrow keys move over it and draw.", {
       hover: (x, y) => this.#hover(x, y),
     });
@@ -128,7 +128,7 @@ export class TinyModels {
     this.underText = make("figcaption", {}, "point at the map");
     this.digit = canvas({ "aria-label": "What the tiny models are shown", className: "small" });
     this.again = canvas({ "aria-label": "What the tiny model draws of it", className: "small" });
-    this.whose = make("p", { className: "note" });
+    this.whose = make("p", { className: "note told" });
     this.costs = make("table", { className: "costs" });
     const scale = make(
       "div",
@@ -213,7 +213,7 @@ export class TinyModels {
       };
     };
     this.lanes = [lane(plain, "plain autoencoder"), lane(tidy, "variational autoencoder")];
-    this.share = make("p", { className: "note" });
+    this.share = make("p", { className: "note told" });
     return [
       make(
         "p",
