@@ -232,6 +232,10 @@ def test_points_that_no_browser_sends_are_refused_in_words(server: str) -> None:
             f"{server}/gradio_api/run/draw_point", json={"data": ["mnist", {"z": z, "positions": {}}]}, timeout=60
         )
         assert answer.json()["error"] == "Z must be 32 numbers, from -10000 to 10000."
+        answer = httpx.post(
+            f"{server}/gradio_api/run/place_picture", json={"data": ["mnist", None, {"z": z}]}, timeout=60
+        )
+        assert answer.json()["error"] == "Z must be 32 numbers, from -10000 to 10000."
 
 
 def test_decoders_are_cached_by_their_content_and_nothing_else_is_served(server: str) -> None:

@@ -33,14 +33,14 @@ const DIGITS = 10;
 const STORIES = {
   0: [
     "plain autoencoder",
-    "Nothing pulls the clouds together: they are narrow, and spread out as the encoder pleases, far beyond N(0, I).",
+    "Nothing pulls the clouds together: they are narrow, and spread out as the encoder pleases, well beyond N(0, I).",
   ],
-  0.1: ["hardly tidied", "A light pull. The map shrinks to the size of N(0, I), and gaps between the digits close."],
+  0.1: ["hardly tidied", "A light pull. The map shrinks towards N(0, I), and the gaps between the digits close."],
   1: ["variational autoencoder", "The bound itself. The clouds fill N(0, I), and neighbours blend into each other."],
   2: ["too tidy", "The pull is twice as strong: fewer digits can be told apart, and pictures blur."],
   4: [
     "collapsed",
-    "Remembering costs more than it gains. The clouds lie on top of each other, and every place draws nearly the same picture.",
+    "Remembering costs more than it gains. One latent is given up, the clouds lie on top of each other, and digits can hardly be told apart.",
   ],
 };
 
@@ -333,7 +333,7 @@ export class TinyModels {
       for (const [index, target] of strip.entries()) this.#draw(this.#noise[index], target, this.models.indexOf(model));
     }
     const [plain, tidy] = this.lanes.map(({ model }) => Math.round(100 * shareInside(model.places)));
-    this.share.textContent = `86 % of draws fall within two standard deviations. There lie only ${plain} % of the plain autoencoder's test digits: most kinds are never drawn, and many draws fall between them. Of the variational one's, ${tidy} % lie there.`;
+    this.share.textContent = `86 % of draws fall within two standard deviations. There lie only ${plain} % of the plain autoencoder's test digits: kinds that lie farther out are hardly ever drawn, and many draws fall between digits. Of the variational one's, ${tidy} % lie there.`;
   }
 }
 
