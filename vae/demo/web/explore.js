@@ -148,7 +148,7 @@ class Explore {
     const step = isAttribute(control) && !control.ordered ? 1 : STEP;
     const [min, max] = [String(control.low), String(control.high)];
     const input = make("input", { type: "range", min, max, step: String(step), "aria-label": control.name });
-    const output = make("output");
+    const output = make("span", { className: "value" });
     const moved = () => new Map(this.app.state.present.positions).set(control.name, Number(input.value));
     input.oninput = () => this.app.preview(moved());
     input.onchange = () => this.app.state.set(moved());
