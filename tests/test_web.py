@@ -473,6 +473,8 @@ def test_the_tutorial_runs_on_the_present_picture(page: Page, site: Site) -> Non
     before = page.evaluate("app.shown.at(-1)")
     page.get_by_role("button", name="Roll ε").click()
     assert page.evaluate("(before) => distance(app.shown.at(-1), before) > 0.01", before)
+    page.get_by_role("button", name="Keep this picture").click()
+    assert page.evaluate("distance(app.begun[0], app.shown.at(-1)) === 0")
     # The slider over β says where it stands, and the scatter decodes under the pointer.
     slider = page.get_by_label("β, the weight of the KL")
     expect(slider).to_have_attribute("aria-valuetext", "β = 1, variational autoencoder")
@@ -484,3 +486,5 @@ def test_the_tutorial_runs_on_the_present_picture(page: Page, site: Site) -> Non
     assert page.evaluate(pixels) != first
     page.get_by_text("without", exact=True).click()
     expect(page.locator("svg.gradient")).to_have_attribute("aria-label", re.compile("the encoder would learn nothing"))
+    page.evaluate("document.querySelector('.panel').hidden = true")  # another tab: the stage shows the present picture
+    page.wait_for_function("app.shown.at(-1) === null")

@@ -144,10 +144,10 @@ def describe_tiny(tiny: Tiny, models: Models) -> dict[str, Any]:
 def place(model: VAE, picture: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Tell what the model and the tiny ones make of a picture: the one in a file, or that of a latent vector, {"z": …}.
 
-    mean, logvar: of the posterior. error: squared, of its reconstruction, summed over the pixel values.
+    mean, logvar: of the posterior.
     digit: the picture that the tiny models are shown, grey values of 28x28: the same, if the model is one of small grey
         pictures, else an example. is_own tells which.
-    tiny: for each of them mean, std, error and kl.
+    tiny: for each of them mean and std of the posterior, its KL divergence, and the squared error of the reconstruction.
     """
     config = model.config
     if picture is not None:
@@ -160,8 +160,6 @@ def place(model: VAE, picture: str | None, given: Mapping[str, Any] | None) -> d
     return {
         "mean": posterior.mean[0].tolist(),
         "logvar": posterior.logvar[0].tolist(),
-        "error": _error(model, x),
-        "kl": posterior.kl().item(),
         "is_own": is_own,
         "digit": packed((255 * digit).round(), "<u1"),
         "tiny": [_place(tiny.model, digit) for tiny in tiny_models()],
@@ -173,14 +171,9 @@ def _place(model: VAE, x: Tensor) -> dict[str, Any]:
     return {
         "mean": posterior.mean[0].tolist(),
         "std": posterior.std[0].tolist(),
-        "error": _error(model, x),
+        "error": (decode(model, posterior.mode()) - x).square().sum().item(),
         "kl": posterior.kl().item(),
     }
-
-
-def _error(model: VAE, x: Tensor) -> float:
-    """Return the squared error of a picture's reconstruction from the posterior mean, summed over its pixel values."""
-    return (decode(model, encode(model, x).mode()) - x).square().sum().item()
 
 
 @lru_cache

@@ -1,7 +1,7 @@
 /** The Learn tab: what a variational autoencoder does, in seven cards on the present picture. */
 
 import { gaussian } from "./app.js";
-import { bars, button, canvas, make, paint, term } from "./dom.js";
+import { bars, button, canvas, make, onLeave, paint, term } from "./dom.js";
 import { gradient } from "./gradient.js";
 import { TinyModels } from "./tiny.js";
 
@@ -23,14 +23,12 @@ import { TinyModels } from "./tiny.js";
  * @typedef {object} Place
  * @property {number[]} mean
  * @property {number[]} logvar
- * @property {number} error squared, summed over the pixel values
- * @property {number} kl nats
  * @property {boolean} is_own whether the tiny models are shown the present picture
  * @property {string} digit what they are shown, uint8 in base64
- * @property {{mean: number[], std: number[], error: number, kl: number}[]} tiny
+ * @property {{mean: number[], std: number[], error: number, kl: number}[]} tiny error: squared, summed over the pixels
  */
 
-const MAX_SPREAD = 4; // times σ, at the end of the knob
+const MAX_SPREAD = 10; // times σ, at the end of the knob
 const ROLLS = 6; // pictures from one cloud
 const USED = 0.9; // a dimension whose σ is larger tells next to nothing
 const SETTLED_MS = 200; // after the last change of the present picture
@@ -56,6 +54,10 @@ class Learn {
     this.root = make("section");
     element.replaceChildren(this.root);
     app.addEventListener("paint", ({ detail }) => this.#copy(detail));
+    onLeave(element, () => {
+      if (this.#shown) app.show(null);
+      this.#shown = null;
+    });
   }
 
   /** The shared point is another one. */
@@ -202,7 +204,7 @@ class Learn {
         term("ε"),
         `: ${latents} random numbers from `,
         term("N(0, I)"),
-        ". Roll, and see on the left which details that changes.",
+        ". Roll, and see which details of the large picture that changes.",
       ),
       make(
         "div",
@@ -218,7 +220,7 @@ class Learn {
       type: "range",
       min: "0",
       max: String(MAX_SPREAD),
-      step: "0.05",
+      step: "0.1",
       value: "1",
       "aria-label": "How much noise, in times σ",
     });
@@ -249,6 +251,7 @@ class Learn {
         ),
         this.drawn,
       ),
+      button("Keep this picture", () => this.#shown && this.app.begin({ z: this.#shown })),
       ...gradient(),
     ];
   }

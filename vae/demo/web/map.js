@@ -1,6 +1,6 @@
 /** The Map tab: where pictures lie in the latent space, flattened to two dimensions. Pointing draws, a path plays. */
 
-import { button, canvas, isStill, make, paint, term } from "./dom.js";
+import { button, canvas, isStill, make, onLeave, paint, term } from "./dom.js";
 import { Points } from "./points.js";
 import { colourOf, Scatter } from "./scatter.js";
 
@@ -70,6 +70,10 @@ class LatentMap {
       ),
     );
     element.replaceChildren(this.root);
+    onLeave(element, () => {
+      this.#stop();
+      this.#leave();
+    });
   }
 
   /** The shared point is another one. */

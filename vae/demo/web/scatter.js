@@ -19,6 +19,7 @@ import { make } from "./dom.js";
  * @property {Float32Array} places (N, 2)
  * @property {(index: number) => number} label the number of the colour of a point
  * @property {View} view
+ * @property {Float32Array} [spread] (N, 2) half axes of the cloud of each point, which is drawn for some
  * @property {boolean} [circles] whether to draw where N(0, I) has its first and second standard deviation
  */
 
@@ -29,6 +30,7 @@ const COLOURS = {
 };
 const RADIUS = 2.6; // pixels of a point
 const FAINT = 0.12; // of points that are not the chosen ones
+const CLOUDS = 120; // that are drawn, at most
 const DRAG = 6; // pixels that tell a path from a click
 const KEY_STEP = 1 / 40; // of the width
 const THUMB = 28; // pixels a side of a picture on the map
@@ -226,7 +228,7 @@ export class Scatter {
   #drawBase() {
     if (!this.#data || !this.#size) return;
     const context = this.base.getContext("2d");
-    const { places, label, circles } = this.#data;
+    const { places, label, circles, spread } = this.#data;
     context.clearRect(0, 0, this.#size, this.#size);
     if (circles) this.#drawCircles(context);
     /** @type {Map<number, Path2D>} a class at once: thousands of single points would take many times as long */
@@ -243,6 +245,7 @@ export class Scatter {
       context.fillStyle = colourOf(this.element, colour);
       context.fill(path);
     }
+    if (spread) this.#drawClouds(context);
     context.globalAlpha = 1;
     for (const thumb of this.#thumbs) this.#drawThumb(context, thumb);
     this.#drawOver();
@@ -255,6 +258,21 @@ export class Scatter {
     context.setLineDash([4, 4]);
     for (const reach of [1, 2]) this.#ellipse(context, { x: 0, y: 0, rx: reach, ry: reach });
     context.setLineDash([]);
+    context.globalAlpha = 1;
+  }
+
+  /** @param {CanvasRenderingContext2D} context */
+  #drawClouds(context) {
+    const { places, label, spread } = this.#data;
+    const step = 2 * Math.ceil(places.length / 2 / CLOUDS);
+    context.lineWidth = 1;
+    for (let at = 0; at < places.length; at += step) {
+      context.strokeStyle = context.fillStyle = colourOf(this.element, label(at / 2));
+      context.globalAlpha = 0.7;
+      this.#ellipse(context, { x: places[at], y: places[at + 1], rx: spread[at], ry: spread[at + 1] });
+      context.globalAlpha = 0.12;
+      context.fill();
+    }
     context.globalAlpha = 1;
   }
 

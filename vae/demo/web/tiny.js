@@ -99,9 +99,6 @@ export class TinyModels {
         ),
       ),
     );
-    this.whose.textContent = place.is_own
-      ? "Your picture, as this model draws it again:"
-      : "These models know digits only. An example, as this one draws it again:";
     this.#describe();
   }
 
@@ -153,7 +150,7 @@ export class TinyModels {
           "figure",
           {},
           this.scatter.element,
-          make("figcaption", {}, "Where 2,000 test digits lie. Circles: N(0, I), one and two σ."),
+          make("figcaption", {}, "Where 2,000 test digits lie, and the clouds (μ ± σ) of some. Circles: N(0, I)."),
         ),
         make("figure", {}, this.sheet, make("figcaption", {}, "What the decoder draws, place by place.")),
       ),
@@ -232,7 +229,8 @@ export class TinyModels {
   #show(index) {
     this.#shown = index;
     const model = this.models[index];
-    this.scatter.show({ places: model.places, label: (row) => model.classes[row], view: model.view, circles: true });
+    const { places, classes, spread, view } = model;
+    this.scatter.show({ places, label: (row) => classes[row], view, spread, circles: true });
     this.#describe();
     this.#hover(...this.#under);
     this.#drawSheet();
@@ -250,8 +248,12 @@ export class TinyModels {
     const own = this.#place?.tiny[index];
     if (!own) return;
     const [x, y] = own.mean;
+    const costs = `squared error ${own.error.toFixed(1)}, KL ${own.kl.toFixed(1)} nats`;
+    this.whose.textContent = this.#place.is_own
+      ? `Your picture, as this model draws it again: ${costs}.`
+      : `These models know digits only. An example, as this one draws it again: ${costs}.`;
     this.scatter.mark([
-      { mark: { x, y, rx: 2 * own.std[0], ry: 2 * own.std[1] }, text: this.#place.is_own ? "your picture" : "example" },
+      { mark: { x, y, rx: own.std[0], ry: own.std[1] }, text: this.#place.is_own ? "your picture" : "example" },
     ]);
     this.#draw(own.mean, this.again);
   }
