@@ -124,7 +124,7 @@ def main() -> None:
         with own_cache():
             build(models).open(
                 routes(models),
-                [Middleware(Head)],
+                [Middleware(Head, model=models.names[0])],
                 server_name=config.host,
                 server_port=config.port,
                 share=config.share,

@@ -79,15 +79,26 @@ def _enlarged_png(picture: Image.Image) -> bytes:
 # --- the head of the page --------------------------------------------------------------------------------------------
 
 GRADIOS = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*', re.DOTALL)
+EARLY = '<script type="module" src="./web/early.js"></script>'
 STYLE = b'<link rel="stylesheet" href="./web/style.css" />'
-MODULES = ("page", "app", "stage", "state", "dom", "server", "model", "explore")  # which the page begins with
+MODULES = (
+    "page",
+    "app",
+    "stage",
+    "dom",
+    "morph",
+    "explore",
+)  # which the page begins with, and early.js does not import
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 
-def head(address: str) -> bytes:
-    """Return what stands in the head of the page at an address instead of gradio's: who links it sees our own picture."""
+def head(address: str, model: str) -> bytes:
+    """Return what stands in the head of the page at an address instead of gradio's: who links it sees our own picture.
+
+    model: the one that the page begins with, where its address names none.
+    """
     tags = {
         "description": DESCRIPTION,
         "og:type": "website",
@@ -96,20 +107,22 @@ def head(address: str) -> bytes:
         "og:description": DESCRIPTION,
         "og:image": f"{address.rstrip('/')}/{PREVIEW}",
         "twitter:card": "summary_large_image",
+        "model": model,
     }
     written = [
         f'<meta {"property" if name.startswith("og:") else "name"}="{name}" content="{html.escape(content)}" />'
         for name, content in tags.items()
     ]
     preloads = [f'<link rel="modulepreload" href="./web/{name}.js" />' for name in MODULES]
-    return "\n".join([*written, *preloads]).encode() + STYLE
+    return "\n".join([*written, EARLY, *preloads]).encode() + STYLE
 
 
 class Head:
     """ASGI middleware: puts our own head into the page."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]], model: str) -> None:
         self.app = app
+        self.model = model
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
@@ -126,7 +139,7 @@ class Head:
                 return
             body = b"".join(parts)
             if start["status"] == 200:
-                own = head(str(Request(scope).url.replace(query="", fragment="")))
+                own = head(str(Request(scope).url.replace(query="", fragment="")), self.model)
                 body = GRADIOS.sub(b"", body).replace(b"</head>", own + b"</head>", 1)
             kept = [(key, value) for key, value in start["headers"] if key.lower() != b"content-length"]
             await send({**start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})

@@ -143,9 +143,9 @@ export function bars(target, values, reach = 3) {
   const isSigned = Array.from(values).some((value) => value < 0);
   const ratio = Math.ceil(globalThis.devicePixelRatio || 1);
   const [width, height] = [target.clientWidth * ratio || 120, target.clientHeight * ratio || 36];
-  target.width = width;
-  target.height = height;
   const context = target.getContext("2d");
+  if (target.width !== width || target.height !== height) Object.assign(target, { width, height });
+  context.clearRect(0, 0, width, height);
   context.fillStyle = getComputedStyle(target).color;
   const step = width / values.length;
   const [zero, full] = isSigned ? [height / 2, height / 2] : [height, height];

@@ -7,7 +7,7 @@ import { inWords } from "./stage.js";
 /** @typedef {import("./app.js").App} App */
 /** @typedef {import("./state.js").Control} Control */
 /** @typedef {{value: number, canvas: HTMLCanvasElement, isHidden: () => boolean, drawn?: number}} Thumbnail of what a control would make of the picture */
-/** @typedef {{control: Control, show: (position: number) => void, thumbnails: Thumbnail[]}} Shown */
+/** @typedef {{control: Control, show: (position: number) => void, thumbnails: Thumbnail[], stands?: string}} Shown */
 
 const MAX_CHIPS = 12; // values of an attribute; one with more gets a slider
 const NARROW_CHIPS = 6; // that fit half the room
@@ -54,7 +54,13 @@ class Explore {
   #preview() {
     if (this.element.hidden || this.#shown.length === 0) return;
     const { positions } = this.app;
-    for (const { control, show } of this.#shown) show(positions.get(control.name) ?? startOf(this.app, control));
+    for (const entry of this.#shown) {
+      const start = startOf(this.app, entry.control);
+      const position = positions.get(entry.control.name) ?? start;
+      if (entry.stands === `${position} ${start}`) continue; // there are many, and one is dragged
+      entry.stands = `${position} ${start}`;
+      entry.show(position);
+    }
     clearTimeout(this.#settling);
     this.#settling = setTimeout(() => this.#drawThumbnails(), SETTLED_MS);
   }
