@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from vae.config import Likelihood, VAEConfig
-from vae.data import OWN, Pictures, augment, short_name, spec_of
+from vae.data import OWN, Pictures, augment, draw_binary, short_name, spec_of
 from vae.evaluate.measure import describe_dataset
 from vae.figures import Figures, TrainingRecord, published_command
 from vae.hub import check_write
@@ -40,6 +40,7 @@ from vae.training.failures import OUT_OF_MEMORY_ADVICE, is_out_of_memory
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
 from vae.training.options import RunOptions
 from vae.training.output import Output, OutputOptions
+from vae.training.processes import act_as_one
 from vae.training.push import push, push_command
 from vae.training.run import Run
 from vae.training.setup import (
@@ -141,7 +142,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile, config.output.tracker)
     accelerator.print(threads)
     saved = load_checkpoint(config, accelerator) if config.run.resume else None
-    set_seed(config.run.seed, device_specific=True)
+    set_seed(config.run.seed)  # the same in all processes
     first = VAE.from_pretrained(config.model.init) if config.model.init and not saved else None
     described = VAEConfig.from_dict(saved["facts"]["model"]) if saved else first.config if first else None
     own = load_own(config.data, pictures, described)
@@ -150,9 +151,6 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if first and first.origin and first.origin.resolve() == folder.resolve():
         raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
     split = load_split(accelerator, config.data, model_config, config.run.seed, own)
-    repo = config.output.push_to_hub
-    if repo and accelerator.is_main_process:
-        check_write(repo, private=config.output.private or None)
 
     # The model, perhaps a learned prior, their optimizer, and the average of their weights, which is what is kept.
     vae = initial_model(model_config, first).to(memory_format=torch.channels_last).to(accelerator.device)
@@ -162,6 +160,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
         flow = known or Flow(model_config.latent_dim, FLOW_LAYERS, FLOW_WIDTH)
         parts.append(flow.requires_grad_(True).to(accelerator.device))
     ema = EMA(parts)
+    act_as_one(vae, accelerator)
     parameters = list(parts.parameters())
     model, *log_priors, optimizer = accelerator.prepare(*parts, make_optimizer(parts))
     log_prior = log_priors[0] if log_priors else None
@@ -178,11 +177,13 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if saved:
         run.resume(saved)
     with run:
+        if (repo := config.output.push_to_hub) and accelerator.is_main_process:  # creates it, so not before all else
+            check_write(repo, private=config.output.private or None)
         for step, x in enumerate(run.batches(), start=run.step + 1):
             set_learning_rate(optimizer, peak_lr * schedule(run.progress))
             beta = config.loss.beta * ramp(run.progress, config.loss.kl_warmup)
-            x = augment(x, config.data.shift)
-            x = torch.bernoulli(x) if config.data.binarize else x
+            x = augment(x, config.data.shift, run.share)
+            x = draw_binary(x, run.share) if config.data.binarize else x
 
             output = model(x, samples=samples)  # encode, sample, decode
             x = x.repeat(samples, 1, 1, 1)

@@ -73,6 +73,7 @@ def running(*options: str, **env: str) -> Iterator[str]:
         finally:
             app.terminate()
             rest = app.stdout.read()
+            assert not list(Path(files).glob("unvaelievable-*"))  # nor anything that was sent
     assert "Traceback" not in rest
     assert max(map(len, rest.splitlines()), default=0) < 500
     assert TOKEN not in "".join(said) + rest
@@ -514,10 +515,10 @@ def test_a_picture_of_ones_own_is_edited_linked_and_found_again(
         page.get_by_role("button", name="Undo").click()
         assert np.array_equal(stage(page), before)
         page.get_by_label("Ankle boot", exact=True).check()
-        link, picture = page.evaluate("location.href"), stage(page)
+        link, boot = page.evaluate("location.href"), stage(page)
         page.goto("about:blank")
         page.goto(link)
-        assert np.array_equal(stage(page), picture)
+        assert np.array_equal(stage(page), boot)
         expect(page.get_by_role("radio", name="Fashion-MNIST")).to_be_checked()
         assert page.evaluate("location.href") == link
         # An example is begun with, a broken picture is not, and nonsense in a link does no harm.

@@ -40,6 +40,7 @@ OPTIONAL = {
     "accelerate",
     "datasets",
     "dicebear",
+    "fsspec",  # of datasets
     "matplotlib",
     "pillow_heif",
     "resource",  # not on Windows
@@ -48,6 +49,7 @@ OPTIONAL = {
     "sklearn",
     "torchvision",
     "tqdm",
+    "trackio",
     "tyro",
 }
 
@@ -137,4 +139,4 @@ def test_the_package_is_light() -> None:
 
 def test_the_page_has_no_need_of_training() -> None:
     heavy = {"accelerate", "torchvision", "scipy", "sklearn", "matplotlib"}
-    assert not imported_by("import vae.demo.reconstruct, vae.demo.interpolate, vae.demo.map, vae.demo.learn") & heavy
+    assert not imported_by("import vae.demo.interpolate, vae.demo.map, vae.demo.learn, vae.demo.reconstruct") & heavy

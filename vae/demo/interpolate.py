@@ -6,7 +6,6 @@ import io
 from typing import Any, get_args
 
 import torch
-from gradio.utils import get_upload_folder
 from PIL import Image
 from torch import Tensor
 
@@ -102,7 +101,7 @@ def interpolate_endpoints(endpoints: Endpoints) -> None:
         chosen, walk = endpoints.models[model], walk or {}
         a, b = (read_latent(chosen, walk.get(end)) for end in ("a", "b"))
         content = gif(chosen, a, b, walk.get("path", "slerp"))
-        return {"path": keep_bytes(content, "interpolation.gif", get_upload_folder())}
+        return {"path": keep_bytes(content, "interpolation.gif")}
 
     endpoints.add(interpolate_gif, [table("walk")], table("file"), public=False)
     endpoints.add(

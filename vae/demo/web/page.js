@@ -68,7 +68,11 @@ async function showAbout(dialog, app) {
       ...[data && `Data: ${data}.`, attribution && `${attribution}.`]
         .filter(Boolean)
         .map((text) => make("p", {}, text)),
-      make("p", {}, "Pictures that you upload are deleted within two hours, and shown to nobody else."),
+      make(
+        "p",
+        {},
+        "Pictures that you upload are deleted an hour after they were last used, and shown to nobody else.",
+      ),
       make("p", {}, api),
       close,
     );
