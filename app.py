@@ -26,6 +26,8 @@ from vae.demo.border import Page
 from vae.demo.explore import explore_endpoints
 from vae.demo.generate import generate_endpoints
 from vae.demo.interpolate import interpolate_endpoints
+from vae.demo.learn import learn_endpoints
+from vae.demo.map import map_endpoints
 from vae.demo.models import Models
 from vae.demo.page import THEME, Endpoints, about_endpoints, page_element
 from vae.demo.reconstruct import reconstruct_endpoints
@@ -80,6 +82,8 @@ def build(models: Models) -> Page:
             generate_endpoints,
             reconstruct_endpoints,
             interpolate_endpoints,
+            map_endpoints,
+            learn_endpoints,
         ):
             add(endpoints)
     return page

@@ -234,6 +234,10 @@ def test_points_that_no_browser_sends_are_refused_in_words(server: str) -> None:
             f"{server}/gradio_api/run/draw_point", json={"data": ["mnist", {"z": z, "positions": {}}]}, timeout=60
         )
         assert answer.json()["error"] == "Z must be 32 numbers, from -10000 to 10000."
+        answer = httpx.post(
+            f"{server}/gradio_api/run/place_picture", json={"data": ["mnist", None, {"z": z}]}, timeout=60
+        )
+        assert answer.json()["error"] == "Z must be 32 numbers, from -10000 to 10000."
 
 
 def test_decoders_are_cached_by_their_content_and_nothing_else_is_served(server: str) -> None:
@@ -603,6 +607,23 @@ def test_from_explore_to_interpolate_to_a_gif(browser: Browser, server: str) -> 
         choose_model(page, "Avatars")
         settle(page, "interpolate")
         assert far(pixels(page, ".stage canvas"), edit_picture(VAE.from_pretrained("avatars"), None, 0, {})) <= 1
+
+
+def test_the_map_and_the_tutorial_follow_the_picture(browser: Browser, server: str) -> None:
+    with opened(browser, f"{server}#model=mnist&seed=3&tab=map", DESKTOP) as page:
+        expect(page.get_by_text("Each dot is one of 2,000 test pictures")).to_be_visible()
+        before = stage(page)
+        page.locator(".map .over").click(position={"x": 250, "y": 250})
+        expect(page.get_by_role("img", name="from a point of the latent space")).to_be_visible()
+        assert not np.array_equal(stage(page), before)
+        assert low_contrasts(page) == []
+        page.get_by_role("tab", name="Learn").click()
+        expect(page.get_by_text("784 numbers → 32")).to_be_visible()
+        expect(page.get_by_text("Your picture, as this model draws it again")).to_be_attached()
+        assert low_contrasts(page) == []
+        choose_model(page, "Avatars")
+        expect(page.get_by_text("12,288 numbers → 64")).to_be_visible()
+        expect(page.get_by_text("These models know digits only")).to_be_attached()
 
 
 def test_on_a_dark_phone_the_stage_is_seen_with_every_control(browser: Browser, server: str) -> None:

@@ -187,3 +187,11 @@ export function icon(name) {
   svg.append(path);
   return svg;
 }
+
+/**
+ * @param {HTMLElement} panel of a tab
+ * @param {() => void} action when the visitor leaves it
+ */
+export function onLeave(panel, action) {
+  new MutationObserver(() => panel.hidden && action()).observe(panel, { attributeFilter: ["hidden"] });
+}
