@@ -185,7 +185,7 @@ export class App extends EventTarget {
   keep(name, text) {
     if (text === null) this.#kept.delete(name);
     else this.#kept.set(name, text);
-    if (this.state.present) history.replaceState(history.state, "", `#${this.#fragment}`);
+    if (this.state.present) this.#address();
   }
 
   /**
@@ -262,6 +262,11 @@ export class App extends EventTarget {
     if (z.length !== length) throw new RangeError(`expected ${length} latents, got ${z.length}`);
   }
 
+  /** Let the address lead back to here. A fragment alone would be that of gradio's base, which has no query. */
+  #address() {
+    history.replaceState(history.state, "", Object.assign(new URL(location.href), { hash: this.#fragment }));
+  }
+
   get #fragment() {
     return toFragment(this.state.present, this.#kept);
   }
@@ -271,7 +276,7 @@ export class App extends EventTarget {
     const { point } = this.state.present;
     this.#told = null;
     this.model = this.state.present.model;
-    history.replaceState(history.state, "", `#${this.#fragment}`);
+    this.#address();
     const decoder = this.#load(point.weights);
     this.engine = decoder.engine;
     this.dispatchEvent(new Event("change"));

@@ -61,7 +61,11 @@ async function showAbout(dialog, app) {
   try {
     const [{ title, figures, data, attribution }] = await app.call("about", [app.model]);
     const rows = figures.flatMap(([what, figure]) => [make("dt", {}, what), make("dd", {}, figure)]);
-    const api = make("a", { href: new URL("?view=api", document.baseURI).href }, "Call these models from a program");
+    // Gradio's own description of the API, which only its own button opens; style.css hides the footer around it.
+    const api = button("Call these models from a program", () => {
+      dialog.close();
+      /** @type {HTMLElement | null} */ (document.querySelector("footer .show-api"))?.click();
+    });
     dialog.replaceChildren(
       make("h2", {}, title),
       make("dl", {}, ...rows),
@@ -73,8 +77,7 @@ async function showAbout(dialog, app) {
         {},
         "Pictures that you upload are deleted an hour after they were last used, and shown to nobody else.",
       ),
-      make("p", {}, api),
-      close,
+      make("div", { className: "row" }, api, close),
     );
   } catch (error) {
     dialog.replaceChildren(make("p", {}, error.message), close);
