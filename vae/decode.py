@@ -38,18 +38,22 @@ WHITES = (1, 255, 1023, 4095, 16383, 65535)
 
 
 class Picture(NamedTuple):
-    """A picture in 8-bit L or RGB, and what was done to its values, in words, if anything was."""
+    """A picture in 8-bit L or RGB (LA or RGBA where that was asked for), and what was done to its values, in words, if anything was."""
 
     image: Image.Image
     note: str | None
 
 
-def read_picture(data: bytes, name: str = "the picture", side: int | None = None, values: Values = "auto") -> Picture:
+def read_picture(
+    data: bytes, name: str = "the picture", side: int | None = None, values: Values = "auto", whole: bool = False
+) -> Picture:
     """Read a picture from the bytes of a file: upright, the first frame of an animation, white where transparent.
 
     name: what to call it in errors.
     side: if given, take the largest centred square, made smaller by a whole factor to no less than this (pixels), which
         costs little even of a large photograph.
+    whole: take all of the picture instead, its longer side made smaller to no less than `side`, and keep its transparency:
+        the picture may then be in LA or RGBA, too.
     values: how greys of 16 bits and more become 8 bits. "auto" scales them by the range in use: by the bits in use of
         whole numbers (12-bit values in a 16-bit file), by the smallest and largest of numbers outside [0, 1]. "full" takes
         the whole range of the type. Pictures of 8 bits are never stretched.
@@ -63,9 +67,9 @@ def read_picture(data: bytes, name: str = "the picture", side: int | None = None
         with Image.open(io.BytesIO(data), formats=formats()) as picture:
             _check_header(picture)
             if side is not None:
-                scale = side / min(picture.size)
+                scale = side / (max(picture.size) if whole else min(picture.size))
                 picture.draft(None, (round(picture.width * scale), round(picture.height * scale)))  # JPEG only
-            return flatten(picture, side, values)
+            return flatten(picture, side, values, whole)
     except _TooMuchError as error:
         raise ValueError(f"{name} has {error}: make it smaller first") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -142,8 +146,10 @@ def _check_header(picture: Image.Image) -> None:
         raise _TooMuchError(f"more than {MAX_DECODED_BYTES // 1_000_000} MB of pixels")
 
 
-def flatten(picture: Image.Image, side: int | None = None, values: Values = "auto") -> Picture:
-    """Make any picture of PIL an upright 8-bit L or RGB one; side and values as in `read_picture`."""
+def flatten(
+    picture: Image.Image, side: int | None = None, values: Values = "auto", whole: bool = False
+) -> Picture:
+    """Make any picture of PIL an upright 8-bit L or RGB one; side, values and whole as in `read_picture`."""
     picture.load()
     try:
         orientation = picture.getexif().get(0x0112)
@@ -153,14 +159,15 @@ def flatten(picture: Image.Image, side: int | None = None, values: Values = "aut
     if picture.mode == "F" or picture.mode.startswith("I"):
         numbers = np.asarray(picture)
         low, high, note = _range_in_use(numbers, values)
-        numbers = np.nan_to_num(_square_of_numbers(numbers, side)).astype(np.float32)
+        numbers = np.nan_to_num(_reduce_numbers(numbers, side, whole)).astype(np.float32)
         numbers = (numbers - np.float32(low)) * np.float32(255 / (high - low))
         picture = Image.fromarray(numbers.round().clip(0, 255).astype(np.uint8))
     elif "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
-        picture = _square(_convert(picture, "RGBA"), side)
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        picture = _reduce(_convert(picture, "RGBA"), side, whole)
+        if not whole:
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     else:
-        picture = _square(_convert(picture, "L" if picture.mode in ("1", "L") else "RGB"), side)
+        picture = _reduce(_convert(picture, "L" if picture.mode in ("1", "L") else "RGB"), side, whole)
     return Picture(picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture, note)
 
 
@@ -190,28 +197,30 @@ def _convert(picture: Image.Image, mode: str) -> Image.Image:
     return picture if picture.mode == mode else picture.convert(mode)  # PIL would copy it
 
 
-def _square(picture: Image.Image, side: int | None) -> Image.Image:
-    """Take the largest centred square and reduce it by a whole factor to no less than `side`; None leaves it alone."""
+def _reduce(picture: Image.Image, side: int | None, whole: bool) -> Image.Image:
+    """Take the largest centred square, or all, and reduce it by a whole factor to no less than `side`; None: leave it."""
     if side is None:
         return picture.copy()
-    edge = min(picture.size)
-    left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
-    box = (left, top, left + edge, top + edge)
+    width, height = picture.size
+    edge = max(width, height) if whole else min(width, height)
+    left, top = (0, 0) if whole else ((width - edge) // 2, (height - edge) // 2)
+    box = (left, top, min(width, left + edge), min(height, top + edge))
     return picture.reduce(edge // side, box) if edge >= 2 * side else picture.crop(box)
 
 
-def _square_of_numbers(numbers: np.ndarray, side: int | None) -> np.ndarray:
+def _reduce_numbers(numbers: np.ndarray, side: int | None, whole: bool) -> np.ndarray:
     """Do so with numbers, (H, W), of which PIL reduces only some types."""
     if side is None:
         return numbers
-    edge = min(numbers.shape)
-    factor = max(1, edge // side)
-    edge -= edge % factor
-    top, left = ((length - edge) // 2 for length in numbers.shape)
-    square = numbers[top : top + edge, left : left + edge]
-    if factor == 1:
-        return square
-    return square.reshape(edge // factor, factor, edge // factor, factor).mean(axis=(1, 3), dtype=np.float64)
+    edge = max(numbers.shape) if whole else min(numbers.shape)
+    factors = [min(max(1, edge // side), length) for length in numbers.shape]  # no less than a pixel remains
+    lengths = [min(edge, length) // factor for length, factor in zip(numbers.shape, factors, strict=True)]
+    used = [length * factor for length, factor in zip(lengths, factors, strict=True)]
+    top, left = ((length - part) // 2 for length, part in zip(numbers.shape, used, strict=True))
+    numbers = numbers[top : top + used[0], left : left + used[1]]
+    if factors == [1, 1]:
+        return numbers
+    return numbers.reshape(lengths[0], factors[0], lengths[1], factors[1]).mean(axis=(1, 3), dtype=np.float64)
 
 
 def _range_in_use(numbers: np.ndarray, values: Values) -> tuple[float, float, str | None]:

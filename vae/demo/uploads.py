@@ -14,11 +14,10 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 from PIL import Image
-from torch import Tensor
 
 from vae.decode import SCRIPT, Picture, Values, read_frames, write_frames
-from vae.images import OVERSAMPLING, to_tensor
 
+SIDE = 512  # pixels of an upload's longer side, at least, that remain of it: a digit may lie small in a corner
 MAX_UPLOAD_BYTES = 20 * 2**20
 DECODE_SECONDS = 5  # until a process is ended from outside; it ends itself after WORKER_SECONDS of processor time
 START_SECONDS = 60  # on a busy machine; importing takes a third of a second
@@ -28,29 +27,29 @@ MAX_WAITING = 8  # visitors who wait for the one decoder
 SAFELY = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 
 
-def read_upload(path: str, image_size: int, channels: int, values: Values = "auto") -> tuple[Tensor, str | None]:
-    """Read a visitor's picture as a model sees it, (C, image_size, image_size) in [0, 1], and what was done to its values.
+def read_upload(path: str, side: int = SIDE, values: Values = "auto") -> Picture:
+    """Read all of a visitor's picture, 8-bit L, RGB or RGBA, and what was done to its values, in words.
 
+    side: its longer side is made smaller by a whole factor, to no less than this (pixels).
     Raises ValueError in one sentence if the path leads out of this page's upload cache, is no regular file of at most
     MAX_UPLOAD_BYTES, or if the picture can't be read.
     """
-    read = _read_once(path, image_size, channels, values)
+    read = _read_once(path, side, values)
     if isinstance(read, str):
         raise ValueError(read)
     return read
 
 
-@lru_cache(maxsize=64)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
-def _read_once(path: str, image_size: int, channels: int, values: Values) -> tuple[Tensor, str | None] | str:
+@lru_cache(maxsize=16)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
+def _read_once(path: str, side: int, values: Values) -> Picture | str:
     """Read a visitor's picture, or return why it can't be decoded: to try again would take as long as before."""
     data = read_own_file(path)
     try:
-        image, note = DECODER.read(data, os.path.basename(path), OVERSAMPLING * image_size, values)
+        return DECODER.read(data, os.path.basename(path), side, values, whole=True)
     except BusyError:
         raise
     except ValueError as error:
         return str(error)
-    return to_tensor(image, image_size, channels), note
 
 
 def read_own_file(path: str) -> bytes:
@@ -97,13 +96,14 @@ class Decoder:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ready: set[int] = set()
 
-    def read(self, data: bytes, name: str, side: int, values: Values = "auto") -> Picture:
+    def read(self, data: bytes, name: str, side: int, values: Values = "auto", whole: bool = False) -> Picture:
         """Do as `vae.decode.read_picture`, there. Raises ValueError as it does, BusyError if too many wait."""
         if not self._room.acquire(blocking=False):
             raise BusyError("many visitors send pictures just now: try again in a moment")
         try:
             with self._lock:
-                answer = self._ask(json.dumps({"name": name, "side": side, "values": values}).encode(), data)
+                options = {"name": name, "side": side, "values": values, "whole": whole}
+                answer = self._ask(json.dumps(options).encode(), data)
         finally:
             self._room.release()
         if answer is None:
