@@ -98,14 +98,15 @@ class Page(gr.Blocks):
         self._unqueued = 0
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    def open(self, routes: Sequence[BaseRoute] = (), **options: Any) -> None:
+    def open(self, routes: Sequence[BaseRoute] = (), middleware: Sequence[Middleware] = (), **options: Any) -> None:
         """Start the page as `launch` does, with limits, and serve it and further routes until it is stopped."""
+        app = {"middleware": [Middleware(Border), *middleware], "routes": [*routes]}
         self.queue(default_concurrency_limit=MAX_AT_ONCE, max_size=MAX_QUEUED, api_open=False)
         keep_memory_together()
         DECODER.start()
         # Nobody sees them, and they would be summed up at every event.
         self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
-        self.launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)], "routes": [*routes]}, **options)
+        self.launch(**LAUNCH_OPTIONS, app_kwargs=app, **options)
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
