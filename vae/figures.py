@@ -118,6 +118,14 @@ class LikelihoodMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreMetrics:
+    """What `vae.generate.score` gives test pictures: its 0th, 1st, … 100th percentile, in nats."""
+
+    pictures: int
+    percentiles: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentMetrics:
     """How the latent space is used, see `vae.evaluate.measure.measure_latents`."""
 
@@ -193,6 +201,7 @@ class Figures:
     history: list[Look] = field(default_factory=list)
     likelihood: LikelihoodMetrics | None = None
     published_likelihood: dict[str, float] = field(default_factory=dict)  # see tests/benchmarks/likelihood.py
+    scores: ScoreMetrics | None = None
     latents: LatentMetrics | None = None
     generation: GenerationMetrics | None = None
     priors: dict[str, PriorMetrics] = field(default_factory=dict)

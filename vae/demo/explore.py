@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vae.demo.models import Models
 from vae.demo.page import Endpoints, encode_file, end_point, number, picture_input, picture_output, seed_input, table
-from vae.demo.uploads import read_upload
+from vae.demo.prepare import prepare_upload
 from vae.generate import decode
 from vae.images import to_pil
 from vae.latent import principal_axes
@@ -131,7 +131,7 @@ def describe_point(
     if picture is not None and not given:
         posterior = encode_file(model, picture)
         point |= {"mean": posterior.mean.tolist(), "logvar": posterior.logvar.tolist()}
-        point["seen"] = to_pil(read_upload(picture, model.config.image_size, model.config.channels)[0])
+        point["seen"] = to_pil(prepare_upload(model, picture).x)
     return point
 
 

@@ -34,12 +34,12 @@ ROOM = 0.9  # a thing that is longer than so much of the picture leaves no margi
 ANALYSED = 128  # pixels of the longer side in which things are looked for
 MIN_CONTRAST = 0.08  # between thing and ground, of the range from black to white; with less a picture is empty
 MAX_FRAMES = 4  # one inside the other; the two edges of a line count as two
-FRAMED = 0.2  # of the picture, at least, is in a frame
 COVERED = 0.9  # of each side of its bounding box, by what encloses a picture
 MAX_PARTS = 64  # of a mask, the largest, are looked at
 SPECK = 0.03  # of the largest part's pixels: smaller parts are dust
 GROUND_ERROR = 0.06  # of the light that an even ground is allowed to vary by, where the light itself falls off smoothly
 GROUND_ROUNDS = 12
+GROUND_AGREED = 0.8  # of the picture's edge, at least, is ground where that is known
 MAX_ZOOM = 16  # of a crop: a side of no less than this part of the picture's width
 
 
@@ -49,13 +49,15 @@ class Habits:
 
     on_black: whether they show one light thing on black.
     side: the longer side of its bounding box.
-    by_mass: whether its centre of mass is in the middle, or else its bounding box.
+    by_mass: whether its centre of mass is always in one place, or rather its bounding box.
+    centre: that place, (x, y).
     thin, usual: widths of strokes, that of a tenth of the pictures at most, and the lower quartile.
     """
 
     on_black: bool
     side: float
     by_mass: bool
+    centre: tuple[float, float]
     thin: float
     usual: float
 
@@ -80,12 +82,14 @@ def habits(model: VAE) -> Habits:
     """Measure what the pictures of a model are like, on pictures of its own making."""
     x = generate(model, range(SEEDS))
     if x.shape[1] != 1:
-        return Habits(False, x.shape[3], False, 0, 0)
+        return Habits(False, x.shape[3], False, (x.shape[3] / 2, x.shape[3] / 2), 0, 0)
     rows = np.array([_measure(picture) for picture in x[:, 0].cpu().numpy()])
-    edge, side, mass_y, mass_x, box_y, box_x, width = rows.T
-    spread_of_mass, spread_of_box = mass_y.std() + mass_x.std(), box_y.std() + box_x.std()
-    thin, usual = np.percentile(width, (10, 25))
-    return Habits(np.median(edge) < BLACK, float(np.median(side)), bool(spread_of_mass < spread_of_box), thin, usual)
+    edge, side, mass_y, mass_x, box_y, box_x, width = np.median(rows, axis=0)
+    spread = rows.std(axis=0)
+    by_mass = bool(spread[2] + spread[3] < spread[4] + spread[5])
+    centre = (mass_x, mass_y) if by_mass else (box_x, box_y)
+    thin, usual = np.percentile(rows[:, 6], (10, 25)).tolist()
+    return Habits(bool(edge < BLACK), float(side), by_mass, (float(centre[0]), float(centre[1])), thin, usual)
 
 
 def _measure(picture: Array) -> tuple[float, ...]:
@@ -216,8 +220,8 @@ def _prepare_thing(known: Habits, picture: Image.Image, size: int, invert: Inver
         window = (max(0.0, left), max(0.0, top), min(width, left + side), min(height, top + side))
         if window[2] - window[0] < 1 or window[3] - window[1] < 1:
             raise ValueError("the crop lies outside the picture: move it back")
-    elif has_margin:  # where things fill the picture, one may be a rectangle itself
-        window = _inside_frames(picture, window)
+    else:
+        window = _inside_frames(picture, window, 0.2 if has_margin else 0.5)
     thing = _find(picture, window, invert, has_margin)
     box = thing.box
     for _ in range(2):  # the smaller a thing was in the window, the less exactly its box is known
@@ -230,7 +234,8 @@ def _prepare_thing(known: Habits, picture: Image.Image, size: int, invert: Inver
     if crop is None:
         side = longer * size / known.side
         x, y = thing.centre if known.by_mass else ((left + right) / 2, (top + bottom) / 2)
-        square = (x - side / 2, y - side / 2, side)
+        part = side / size
+        square = (x - known.centre[0] * part, y - known.centre[1] * part, side)
     else:
         square = _pixels(crop, width)
     cut = _cut_thing(thing, square, size * OVERSAMPLING)
@@ -258,17 +263,20 @@ class _Thing(NamedTuple):
 def _find(picture: Image.Image, window: Window, invert: Invert, has_margin: bool) -> _Thing:
     """Find what stands out in a window of a grey picture. Raises ValueError if nothing does."""
     light = _look(picture, window)
-    signed = light - _ground(light) if has_margin else light - 0.5
+    signed = light - _ground(light)
     is_dark = _is_dark(signed, has_margin) if invert == "auto" else invert == "yes"
     risen = -signed if is_dark else signed
     threshold = _otsu(risen)
     mask = risen > threshold
     if not mask.any() or mask.all() or risen[mask].mean() - risen[~mask].mean() < MIN_CONTRAST:
         raise ValueError(EMPTY)
-    kept = _without_specks(mask, has_margin)
     low, noise = np.median(risen[~mask]), 2 * risen[~mask].std()
-    low = min(low + noise, threshold) if has_margin else low
-    high = np.percentile(risen[kept], 75 if has_margin else 98)
+    if has_margin:
+        low, high = min(low + noise, threshold), np.percentile(risen[mask], 75)
+    else:  # a garment has shades, some of them nearly the ground's
+        low, high = 0.0, np.percentile(risen[mask], 98)
+        mask = risen > THING * high
+    kept = _without_specks(mask, has_margin)
     shades = ((risen - low) / max(high - low, 1e-6)).clip(0, 1)
     shades[mask & ~kept] = 0
     if has_margin:  # what is around the thing is none of it
@@ -314,17 +322,20 @@ def _is_in_place(known: Habits, light: Array, size: int) -> bool:
         return False
     edge, side, mass_y, mass_x, box_y, box_x, _ = _measure(light)
     y, x = (mass_y, mass_x) if known.by_mass else (box_y, box_x)
-    is_central = max(abs(y - size / 2), abs(x - size / 2)) < 0.15 * size
-    return edge < 3 * BLACK and 0.7 < side / known.side < 1.2 and is_central
+    is_central = max(abs(x - known.centre[0]), abs(y - known.centre[1])) < 0.15 * size
+    return bool(edge < 3 * BLACK and 0.7 < side / known.side < 1.2 and is_central)
 
 
-def _inside_frames(picture: Image.Image, window: Window) -> Window:
-    """Return the window without what encloses it: a card on a table, a line drawn around."""
+def _inside_frames(picture: Image.Image, window: Window, least: float) -> Window:
+    """Return the window without what encloses it: a card on a table, a line drawn around.
+
+    least: the part of the window that is in a frame, at least; a garment may be a rectangle itself.
+    """
     for _ in range(MAX_FRAMES):
         light = _look(picture, window)
         light = light - _ground(light)
         mask = light > _otsu(light)
-        boxes = [_frame(side, part) for side in (mask, ~mask) for part in _components(side)]
+        boxes = [_frame(side, part, least) for side in (mask, ~mask) for part in _components(side)]
         top, bottom, left, right = next((box for box in boxes if box), (0, 0, 0, 0))
         if bottom == 0:
             break
@@ -339,13 +350,13 @@ def _inside_frames(picture: Image.Image, window: Window) -> Window:
     return window
 
 
-def _frame(mask: Array, part: Array) -> tuple[int, int, int, int] | None:
+def _frame(mask: Array, part: Array, least: float) -> tuple[int, int, int, int] | None:
     """Return the box, as `_box` does, of a connected part of a mask if it encloses something else of some size."""
     top, bottom, left, right = _box(part)
     if not (0 < top and bottom < part.shape[0] and 0 < left and right < part.shape[1]):
         return None
     edges = part[top, left:right], part[bottom - 1, left:right], part[top:bottom, left], part[top:bottom, right - 1]
-    is_large = (bottom - top) * (right - left) > FRAMED * part.size
+    is_large = (bottom - top) * (right - left) > least * part.size
     encloses = is_large and all(edge.mean() > COVERED for edge in edges) and not mask[top:bottom, left:right].all()
     return (top, bottom, left, right) if encloses else None
 
@@ -358,20 +369,20 @@ def _ground(light: Array) -> Array:
     y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in light.shape), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
     values = light.ravel()
-    used = (np.maximum(abs(x), abs(y)) > 0.85).ravel()
-    flat = np.full_like(light, np.median(values[used]))
+    edge = (np.maximum(abs(x), abs(y)) > 0.85).ravel()
+    flat = np.full_like(light, np.median(values[edge]))
+    used = edge
     for _ in range(GROUND_ROUNDS):
-        if used.sum() < 24:
-            return flat
-        weights, *_ = np.linalg.lstsq(terms[used], values[used], rcond=None)
+        own = terms[used]
+        weights = np.linalg.solve(own.T @ own + 1e-6 * np.eye(terms.shape[1]), own.T @ values[used])
         error = abs(values - terms @ weights)
         now = error < max(GROUND_ERROR, 2 * float(np.median(error[used])))
-        if (now == used).all():
+        if now.sum() < terms.shape[1] * 4 or (now == used).all():
             break
         used = now
     fitted = (terms @ weights).reshape(light.shape)
-    is_ground = used.mean() > 0.5 and fitted.min() > -0.2 and fitted.max() < 1.2
-    return fitted if is_ground else flat
+    agrees = used[edge].mean() > GROUND_AGREED and used.mean() > 0.3
+    return fitted if agrees and fitted.min() > -0.2 and fitted.max() < 1.2 else flat
 
 
 def _otsu(light: Array) -> float:
@@ -399,16 +410,17 @@ def _components(mask: Array) -> list[Array]:
             label = joined[label]
         return label
 
-    for y, row in enumerate(mask):
-        ends = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
-        for start, end in ends.tolist():  # a run, which all runs above that touch it are one with
-            above = {find(label) for label in set(labels[y, max(0, start - 1) : end + 1].tolist()) - {0}}
-            label = min(above, default=len(joined))
-            if not above:
-                joined.append(label)
-            for other in above:
-                joined[other] = label
-            labels[y + 1, start:end] = label
+    padded = np.pad(mask, ((0, 0), (1, 1)))
+    rows, ends = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    for y, start, end in zip(rows[::2].tolist(), ends[::2].tolist(), ends[1::2].tolist(), strict=True):
+        # A run of pixels, which is one with all runs above that touch it.
+        above = {find(label) for label in set(labels[y, max(0, start - 1) : end + 1].tolist()) - {0}}
+        label = min(above, default=len(joined))
+        if not above:
+            joined.append(label)
+        for other in above:
+            joined[other] = label
+        labels[y + 1, start:end] = label
     parts = np.array([find(label) for label in range(len(joined))])[labels[1:]]
     names, counts = np.unique(parts[mask], return_counts=True)
     return [parts == name for name in names[np.argsort(-counts)][:MAX_PARTS]]

@@ -21,10 +21,11 @@ from vae.figures import (
     GenerationMetrics,
     LatentMetrics,
     LikelihoodMetrics,
+    ScoreMetrics,
     TestMetrics,
     last_part,
 )
-from vae.generate import encode, generate, reconstruct
+from vae.generate import encode, generate, reconstruct, score
 from vae.images import enlarge, grid, psnr, ssim, to_unit
 from vae.loss import (
     elbo,
@@ -123,6 +124,15 @@ def encode_images(model: VAE, images: Tensor) -> DiagonalGaussian:
     return DiagonalGaussian(
         torch.cat([part.mean.cpu() for part in parts]), torch.cat([part.logvar.cpu() for part in parts])
     )
+
+
+def measure_scores(model: VAE, images: Tensor) -> ScoreMetrics:
+    """Score images, (N, C, H, W) uint8, each by one sample, as the page scores a visitor's picture to compare it."""
+    device = model.log_scale.device
+    generator = torch.Generator(device).manual_seed(0)
+    scores = torch.cat([score(model, to_unit(part.to(device)), generator=generator).cpu() for part in images.split(CHUNK)])
+    percentiles = torch.quantile(scores.double(), torch.linspace(0, 1, 101, dtype=torch.float64))
+    return ScoreMetrics(pictures=len(images), percentiles=percentiles.tolist())
 
 
 def measure_latents(model: VAE, images: Tensor) -> LatentMetrics:
