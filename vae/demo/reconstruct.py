@@ -69,6 +69,7 @@ def give_back(
         "mean": mean.tolist(),
         "logvar": logvar.tolist(),
         "kl": kl_divergence(mean[:, None], logvar[:, None]).tolist(),  # of each dimension
+        "channels": model.config.channels,
         "picture": shown,
         "crop": {"left": left, "top": top, "size": size},
     }

@@ -357,6 +357,6 @@ export class App extends EventTarget {
 const asArray = (z) => Array.from(z);
 
 /** @returns {number} drawn from N(0, 1) */
-function gaussian() {
+export function gaussian() {
   return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 }
