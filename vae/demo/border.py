@@ -180,7 +180,7 @@ def keep_pictures(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: keep_pictures(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(keep_pictures, value))
+        return (tuple if isinstance(value, tuple) else list)(map(keep_pictures, value))
     return value
 
 

@@ -252,7 +252,7 @@ class Reconstruct {
       this.#ask();
     });
     this.before = canvas({ "aria-label": "What the model sees" });
-    this.after = canvas({ "aria-label": "What it draws again" });
+    this.after = canvas({ "aria-label": "What it draws again", className: "after" });
     this.error = canvas({ "aria-label": "Where the two differ", className: "map" });
     const slide = make("input", {
       type: "range",
