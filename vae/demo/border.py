@@ -131,8 +131,6 @@ class Page(gr.Blocks):
     async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Run an event. Whatever goes wrong, the visitor is told so."""
         function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
-        if function.fn is None:
-            raise told(ValueError("this is done in the browser alone"))
         if event := options.get("event_data"):
             index = event._data.get("index") if isinstance(event._data, dict) else None
             event._data = {"index": index if type(index) is int else None, "value": None}
@@ -185,13 +183,16 @@ def keep_pictures(value: Any) -> Any:
 
 
 def keep(picture: Image.Image, cache: str) -> str:
-    """Write a picture to the very file of its cache that gradio would write, and return its path.
+    """Write a picture to the very file of its cache that gradio would write, and return its path."""
+    return keep_bytes(encode_pil_to_bytes(picture, "png"), "image.png", cache)
 
-    But whole or not at all, and only if it isn't there: gradio would write it again for every visitor, while others fetch
-    it, who then get half of it.
+
+def keep_bytes(content: bytes, name: str, cache: str) -> str:
+    """Write a file, whole or not at all, to a folder of the cache named after its content, and return its path.
+
+    Only if it isn't there: gradio would write it again for every visitor, while others fetch it, who then get half of it.
     """
-    content = encode_pil_to_bytes(picture, "png")
-    path = Path(cache, hash_bytes(content), "image.png")
+    path = Path(cache, hash_bytes(content), name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:

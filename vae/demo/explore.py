@@ -11,7 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 from vae.demo.models import Models
-from vae.demo.page import Endpoints, encode_file, end_point, number, picture_input, picture_output, seed_input, table
+from vae.demo.page import (
+    Endpoints,
+    encode_file,
+    end_point,
+    number,
+    picture_input,
+    picture_output,
+    read_latent,
+    seed_input,
+    table,
+)
 from vae.demo.prepare import prepare_upload
 from vae.generate import decode
 from vae.images import to_pil
@@ -21,7 +31,6 @@ from vae.model import VAE
 AXES = 8  # further sliders, of every model
 AXIS_SAMPLES = 2000  # draws from its prior that they are found by
 REACH = 3.0  # standard deviations to either side
-MAX_LATENT = 1e4  # of a latent vector's numbers, as a link gives them
 MAX_FAILURES = 0.2  # of the edits to a value that is offered
 
 
@@ -83,16 +92,7 @@ def begin(model: VAE, picture: str | None, seed: int) -> tuple[Tensor, list[Slid
     return z, sliders(model, z)
 
 
-def read_latent(model: VAE, z: Any) -> Tensor:
-    """Return the latent vector, (D,), that a browser sent. Raises ValueError if it is none of this model."""
-    dimension = model.config.latent_dim
-    is_list = isinstance(z, list) and len(z) == dimension and all(type(value) in (int, float) for value in z)
-    if not is_list or not all(abs(value) <= MAX_LATENT for value in z):
-        raise ValueError(f"z must be {dimension} numbers, from {-MAX_LATENT:g} to {MAX_LATENT:g}")
-    return torch.tensor(z, dtype=torch.float32)
-
-
-def edited(model: VAE, picture: str | None, seed: int, positions: Mapping[str, float]) -> Image.Image:
+def edit_picture(model: VAE, picture: str | None, seed: int, positions: Mapping[str, float]) -> Image.Image:
     """Return the picture in a file, or where there is none that of a seed, with attributes turned to positions.
 
     Raises ValueError if the picture can't be read or a number is out of its range.
@@ -145,7 +145,7 @@ def explore_endpoints(endpoints: Endpoints) -> None:
         positions: a table of attributes and the numbers of their values, such as {"beard": 2}; those that are not named
             stay as they are. "axis 1" to "axis 8" are the widest axes of the latent space, from -3 to 3.
         """
-        return edited(models[model], picture, seed, positions or {})
+        return edit_picture(models[model], picture, seed, positions or {})
 
     def point(model: str, picture: str | None, seed: int, given: dict[str, Any] | None) -> dict[str, Any]:
         return describe_point(models, model, picture, seed, given)

@@ -1,12 +1,16 @@
-"""The tab that walks through the latent space from one picture to another."""
+"""The tab that walks through the latent space: web/interpolate.js shows it, here is the API's walk, and the GIF."""
 
 from __future__ import annotations
 
-from typing import get_args
+import io
+from typing import Any, get_args
 
 import torch
+from gradio.utils import get_upload_folder
 from PIL import Image
+from torch import Tensor
 
+from vae.demo.border import keep_bytes
 from vae.demo.page import (
     Endpoints,
     choice_input,
@@ -15,7 +19,9 @@ from vae.demo.page import (
     number_input,
     picture_input,
     picture_output,
+    read_latent,
     seed_input,
+    table,
     whole_number,
 )
 from vae.generate import decode
@@ -25,6 +31,10 @@ from vae.latent import interpolate as points_between
 from vae.model import VAE
 
 MAX_STEPS = 16
+GIF_FRAMES = 24  # of the way there; 22 lead back
+GIF_FRAME_MS = 60
+GIF_SIDE = 252  # pixels, at least
+CRISP_BELOW = 64  # pixels a side of a picture: smaller ones are enlarged to squares, see web/dom.js
 
 
 def walk(
@@ -49,6 +59,24 @@ def walk(
     return to_pil(pictures[0]), grid(pictures[1:], columns=steps, gap=1)
 
 
+def gif(model: VAE, a: Tensor, b: Tensor, path: Path) -> bytes:
+    """Return an animated GIF of the walk from a to b, each (D,), and back."""
+    t = torch.linspace(0, 1, GIF_FRAMES)
+    there = [larger(to_pil(picture)) for picture in decode(model, points_between(a, b, t, path))]
+    first, *rest = [*there, *there[-2:0:-1]]
+    file = io.BytesIO()
+    first.save(file, "gif", save_all=True, append_images=rest, duration=GIF_FRAME_MS, loop=0)
+    return file.getvalue()
+
+
+def larger(picture: Image.Image) -> Image.Image:
+    """Enlarge a picture by a whole factor to GIF_SIDE pixels a side or a little more, as the page shows it."""
+    side = -(-GIF_SIDE // picture.width) * picture.width
+    return picture.resize(
+        (side, side), Image.Resampling.NEAREST if picture.width < CRISP_BELOW else Image.Resampling.BICUBIC
+    )
+
+
 def interpolate_endpoints(endpoints: Endpoints) -> None:
     """Add what the tab calls."""
 
@@ -70,6 +98,13 @@ def interpolate_endpoints(endpoints: Endpoints) -> None:
         """
         return walk(endpoints.models[model], picture_a, seed_a, picture_b, seed_b, t, steps, path)
 
+    def interpolate_gif(model: str, walk: dict[str, Any] | None) -> dict[str, str]:
+        chosen, walk = endpoints.models[model], walk or {}
+        a, b = (read_latent(chosen, walk.get(end)) for end in ("a", "b"))
+        content = gif(chosen, a, b, walk.get("path", "slerp"))
+        return {"path": keep_bytes(content, "interpolation.gif", get_upload_folder())}
+
+    endpoints.add(interpolate_gif, [table("walk")], table("file"), public=False)
     endpoints.add(
         interpolate,
         [

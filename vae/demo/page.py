@@ -12,6 +12,7 @@ import torch
 from gradio.components import Component
 from torch import Tensor
 
+from vae.data import DATASETS
 from vae.demo.border import told
 from vae.demo.models import Models
 from vae.demo.prepare import prepare_upload
@@ -19,6 +20,7 @@ from vae.generate import latents
 from vae.model import VAE, DiagonalGaussian
 
 MAX_SEED = 2**31 - 1
+MAX_LATENT = 1e4  # of a latent vector's numbers, as a link gives them
 
 THEME = gr.themes.Soft(
     primary_hue="indigo",
@@ -37,7 +39,9 @@ MIN_HEIGHT = 880  # pixels, so that nothing moves when the element is filled
 
 def page_element(models: Models) -> gr.HTML:
     """Lay out the element that web/page.js fills."""
-    titles = [{"label": label, "name": name} for label, name in models.choices()]
+    titles = [
+        {"label": DATASETS[name].title if name in DATASETS else label, "name": name} for label, name in models.choices()
+    ]
     return gr.HTML(
         html_template="",
         js_on_load=START,
@@ -143,6 +147,15 @@ def number(value: float | None, name: str, low: float, high: float) -> float:
     if not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {value}")
     return float(value)
+
+
+def read_latent(model: VAE, z: Any) -> Tensor:
+    """Return the latent vector, (D,), that a browser sent. Raises ValueError if it is none of this model."""
+    dimension = model.config.latent_dim
+    is_list = isinstance(z, list) and len(z) == dimension and all(type(value) in (int, float) for value in z)
+    if not is_list or not all(abs(value) <= MAX_LATENT for value in z):
+        raise ValueError(f"z must be {dimension} numbers, from {-MAX_LATENT:g} to {MAX_LATENT:g}")
+    return torch.tensor(z, dtype=torch.float32)
 
 
 def end_point(model: VAE, picture: str | None, seed: int) -> Tensor:

@@ -19,7 +19,8 @@ export const isAttribute = (control) => control.values.length > 0;
 
 /**
  * Events: "change" when the present moment is another one, "preview" when a control moves, "paint" with each picture for
- * the stage, "say" with a sentence for the status line, "draw" when the browser or the server starts to draw.
+ * the stage, "say" with a sentence for the status line, "refuse" when
+ * something can't be begun with, "draw" when the browser or the server starts to draw.
  */
 export class App extends EventTarget {
   state = new State();
@@ -94,10 +95,13 @@ export class App extends EventTarget {
       const point = await this.find(source, model);
       if (request !== this.#requested) return;
       const seed = source.picture || source.z ? null : (source.seed ?? 0);
+      if (model !== this.state.present?.model && this.state.present) this.#forget();
       this.model = model;
       this.state.go({ model, seed, picture: source.picture ?? null, point, positions: fit(positions, point.controls) });
     } catch (error) {
-      if (request === this.#requested) this.say(error.message);
+      if (request !== this.#requested) return;
+      this.say(error.message);
+      this.dispatchEvent(new Event("refuse"));
     } finally {
       this.#answered = Math.max(this.#answered, request);
     }
@@ -118,11 +122,17 @@ export class App extends EventTarget {
     return point;
   }
 
+  /**
+   * @param {string} model
+   * @returns {Promise<{picture: string, label: string}[]>} test pictures of its dataset, by their paths on the server
+   */
+  async examples(model) {
+    return (await this.call("examples", [model]))[0].examples;
+  }
+
   /** @param {string} model to show the same picture or seed with */
   choose(model) {
     const { seed = 0, picture = null } = this.state.present ?? {};
-    this.ends = { a: null, b: null };
-    this.#kept = new Map([...this.#kept].filter(([name]) => name === "tab"));
     return this.begin(picture ? { picture } : { seed: seed ?? 0 }, new Map(), model);
   }
 
@@ -185,6 +195,7 @@ export class App extends EventTarget {
    * @returns {Promise<Picture>} by the server where the browser can't
    */
   async decode(z) {
+    this.#check(z);
     await this.#decoders.get(this.state.present.point.weights)?.loading;
     if (this.engine) return this.engine.decode(z);
     return (await this.#ask(z, new Map())).picture;
@@ -195,7 +206,8 @@ export class App extends EventTarget {
    * @param {Float32Array | null} z null returns to the present moment
    */
   show(z) {
-    this.#draw(z === null ? this.state.present.positions : null, z);
+    if (z) this.#check(z);
+    if (this.state.present) this.#draw(z === null ? this.state.present.positions : null, z);
   }
 
   /**
@@ -237,6 +249,18 @@ export class App extends EventTarget {
     this.engine = null;
     this.#fallBack();
     this.#draw(this.state.present.positions);
+  }
+
+  /** What tabs keep is of one model. */
+  #forget() {
+    this.ends = { a: null, b: null };
+    this.#kept = new Map([...this.#kept].filter(([name]) => name === "tab"));
+  }
+
+  /** @param {Float32Array} z which a worker would fail at, and with it the model, if it were another model's */
+  #check(z) {
+    const { length } = this.state.present.point.z;
+    if (z.length !== length) throw new RangeError(`expected ${length} latents, got ${z.length}`);
   }
 
   get #fragment() {
@@ -305,7 +329,7 @@ export class App extends EventTarget {
     const shown = z ?? this.edit(positions);
     this.engine.show(
       shown,
-      (picture) => this.#paint(drawing, picture, shown),
+      (picture) => this.#paint(drawing, picture, shown, z === null),
       () => this.lose(),
     );
   }
@@ -314,11 +338,12 @@ export class App extends EventTarget {
    * @param {number} drawing
    * @param {Picture} picture
    * @param {Float32Array} z
+   * @param {boolean} isOwn whether it is the present moment's, and not only visited
    */
-  #paint(drawing, picture, z) {
+  #paint(drawing, picture, z, isOwn) {
     if (drawing < this.#painted) return;
     this.#painted = drawing;
-    this.dispatchEvent(new CustomEvent("paint", { detail: { picture, z } }));
+    this.dispatchEvent(new CustomEvent("paint", { detail: { picture, z, isOwn } }));
   }
 
   async #drawByServer() {
@@ -333,7 +358,7 @@ export class App extends EventTarget {
         const answer = await this.#ask(z, positions);
         if (point !== this.state.present.point) continue;
         if (z === point.z && positions === this.state.present.positions) this.#told = answer.z;
-        this.#paint(drawing, answer.picture, answer.z);
+        this.#paint(drawing, answer.picture, answer.z, z === point.z);
       } catch (error) {
         this.say(error.message);
       }

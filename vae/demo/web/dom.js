@@ -157,12 +157,13 @@ export function toPng(source) {
 }
 
 /**
- * Draw numbers as bars up and down from a middle line.
+ * Draw numbers as bars, up and down from a middle line or, where none is negative, up from the bottom.
  * @param {HTMLCanvasElement} target as large as its place on the page; drawn in its CSS colour
  * @param {ArrayLike<number>} values
  * @param {number} reach the value of a bar of full length
  */
 export function bars(target, values, reach = 3) {
+  const isSigned = Array.from(values).some((value) => value < 0);
   const ratio = Math.ceil(globalThis.devicePixelRatio || 1);
   const [width, height] = [target.clientWidth * ratio || 120, target.clientHeight * ratio || 36];
   target.width = width;
@@ -170,9 +171,10 @@ export function bars(target, values, reach = 3) {
   const context = target.getContext("2d");
   context.fillStyle = getComputedStyle(target).color;
   const step = width / values.length;
+  const [zero, full] = isSigned ? [height / 2, height / 2] : [height, height];
   for (let index = 0; index < values.length; index++) {
-    const length = (Math.max(-1, Math.min(1, values[index] / reach)) * height) / 2;
-    context.fillRect(index * step, height / 2 - Math.max(length, 0), Math.max(1, step * 0.75), Math.abs(length) || 1);
+    const length = Math.max(-1, Math.min(1, values[index] / reach)) * full;
+    context.fillRect(index * step, zero - Math.max(length, 0), Math.max(1, step * 0.75), Math.abs(length) || 1);
   }
 }
 

@@ -20,7 +20,7 @@ export class DrawPad {
     this.colour = make("input", { type: "color", value: "#ffffff", "aria-label": "Colour of the brush" });
     this.element = make(
       "div",
-      { className: "pad", hidden: true },
+      { className: "drawpad", hidden: true },
       this.canvas,
       make(
         "div",

@@ -6,11 +6,12 @@ import { inWords } from "./stage.js";
 
 /** @typedef {import("./app.js").App} App */
 /** @typedef {import("./state.js").Control} Control */
-/** @typedef {{value: number, canvas: HTMLCanvasElement, isHidden: () => boolean}} Thumbnail of what a control would make of the picture */
+/** @typedef {{value: number, canvas: HTMLCanvasElement, isHidden: () => boolean, drawn?: number}} Thumbnail of what a control would make of the picture */
 /** @typedef {{control: Control, show: (position: number) => void, thumbnails: Thumbnail[]}} Shown */
 
 const MAX_CHIPS = 12; // values of an attribute; one with more gets a slider
 const NARROW_CHIPS = 6; // that fit half the room
+const FEW = 2; // attributes that leave room enough to show more
 const STEP = 0.05; // of sliders that have something between two values
 const SETTLED_MS = 120; // after the last change, thumbnails follow
 const STRIP = [-1, -0.5, 0, 0.5, 1]; // where the pictures of a filmstrip lie, of the way to either side
@@ -62,12 +63,15 @@ class Explore {
     const { app } = this;
     const { previewed, positions } = app;
     for (const { control, thumbnails } of this.#shown) {
-      for (const { value, canvas, isHidden } of thumbnails) {
-        if (isHidden()) continue;
+      for (const thumbnail of thumbnails) {
+        const { value, canvas, isHidden, drawn } = thumbnail;
+        if (isHidden() || drawn === previewed) continue;
         if (previewed !== app.previewed || !app.engine) return;
         try {
           const picture = await app.engine.decode(app.edit(new Map(positions).set(control.name, value)));
-          if (previewed === app.previewed) paint(canvas, picture);
+          if (previewed !== app.previewed) return;
+          paint(canvas, picture);
+          thumbnail.drawn = previewed;
         } catch {
           app.lose();
           return;
@@ -81,14 +85,14 @@ class Explore {
   #layOut(controls) {
     this.#shown = [];
     const more = make("div", { className: "axes" });
-    const attributes = [];
-    const isOpen = this.details?.open ?? false;
+    /** @type {HTMLElement[][]} */
+    const [narrow, wide, sliders] = [[], [], []];
     this.details = make("details", {}, make("summary", {}, "More"));
     for (const control of controls) {
       if (control.low === control.high) this.#shown.push({ control, show: () => {}, thumbnails: [] });
       else if (!isAttribute(control)) more.append(this.#axis(control));
-      else if (control.values.length > MAX_CHIPS || control.ordered) attributes.push(this.#slider(control));
-      else attributes.push(this.#chips(control));
+      else if (control.values.length > MAX_CHIPS || control.ordered) sliders.push(this.#slider(control));
+      else (control.values.length > NARROW_CHIPS ? wide : narrow).push(this.#chips(control));
     }
     this.details.append(
       make(
@@ -98,7 +102,8 @@ class Explore {
       ),
       more,
     );
-    this.details.open = isOpen || attributes.length === 0;
+    const attributes = [...narrow, ...sliders, ...wide];
+    this.details.open = attributes.length <= FEW;
     this.details.ontoggle = () => this.#preview();
     this.controls.replaceChildren(...attributes, this.details);
   }

@@ -137,12 +137,12 @@ class Generate {
       input.onchange = () => this.#change({ prior: name, attribute: "", value: "" });
       const measured =
         frechet === null
-          ? [make("span", { className: "note" }, "not measured")]
+          ? [make("span", { className: "note nearer" }, "not measured")]
           : [
               make("strong", {}, frechet < 1 ? frechet.toFixed(2) : frechet.toFixed(1)),
               make(
                 "span",
-                { className: "note" },
+                { className: "note nearer" },
                 priors.length > 1 && frechet === least ? "nearer to real pictures" : "",
               ),
             ];

@@ -6,10 +6,12 @@ import { morph } from "./morph.js";
 import { Stage } from "./stage.js";
 
 const TABS = ["explore", "generate", "reconstruct", "interpolate", "map", "learn"];
-const SENTENCE = "It squeezes a picture into 64 numbers and draws it again. Move the numbers.";
 
 /** @typedef {{models: import("./app.js").ModelName[], notices: string[]}} Description what vae/demo/page.py tells */
 /** @typedef {{update?: () => void}} Tab what `mount` of a tab's module returns */
+
+/** @param {number} count */
+const inOneSentence = (count) => `It squeezes a picture into ${count} numbers and draws it again. Move the numbers.`;
 
 /**
  * @param {App} app
@@ -18,14 +20,20 @@ const SENTENCE = "It squeezes a picture into 64 numbers and draws it again. Move
 function header(app, notices) {
   const card = ({ label, name }, /** @type {number} */ index) => {
     const input = make("input", { type: "radio", name: "model", value: name, "aria-label": label });
+    const mark = () => {
+      input.checked = app.state.present?.model === name;
+    };
     input.onchange = () => app.choose(name);
-    app.state.addEventListener("change", () => {
-      input.checked = app.model === name;
-    });
+    app.state.addEventListener("change", mark);
+    app.addEventListener("refuse", mark);
     const image = make("img", { src: new URL(`faces/${index}`, import.meta.url).href, alt: "", width: 56, height: 56 });
     image.onerror = () => image.classList.add("missing");
     return make("label", { className: "card" }, input, image, make("span", {}, label));
   };
+  const sentence = make("p", {}, inOneSentence(64));
+  app.state.addEventListener("change", () => {
+    sentence.textContent = inOneSentence(app.state.present.point.z.length);
+  });
   const about = make("dialog", { className: "about", "aria-label": "About" });
   const open = () => {
     showAbout(about, app);
@@ -35,7 +43,7 @@ function header(app, notices) {
   return make(
     "header",
     { className: "top" },
-    make("div", { className: "name" }, make("h1", {}, "unvaelievable"), make("p", {}, SENTENCE)),
+    make("div", { className: "name" }, make("h1", {}, "unvaelievable"), sentence),
     make("div", { className: "cards", role: "radiogroup", "aria-label": "Model" }, ...app.models.map(card)),
     button("About", open, { className: "quiet" }),
     about,
@@ -60,7 +68,7 @@ async function showAbout(dialog, app) {
       ...[data && `Data: ${data}.`, attribution && `${attribution}.`]
         .filter(Boolean)
         .map((text) => make("p", {}, text)),
-      make("p", {}, "Pictures that you upload are deleted after an hour at the latest, and shown to nobody."),
+      make("p", {}, "Pictures that you upload are deleted within two hours, and shown to nobody else."),
       make("p", {}, api),
       close,
     );
@@ -96,6 +104,7 @@ class Tabs {
   /** @param {string} name */
   open(name) {
     const opened = this.#all.has(name) ? name : TABS[0];
+    if (opened !== this.#present) this.app.show(null); // whatever the last one showed
     this.#present = opened;
     for (const [other, { tab, panel }] of this.#all) {
       const isOpen = other === opened;

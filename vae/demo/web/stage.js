@@ -81,7 +81,7 @@ export class Stage {
       if (this.file.files[0]) this.take(this.file.files[0]);
       this.file.value = "";
     };
-    this.seed = make("input", { type: "number", min: "0", max: String(MAX_SEED), step: "1" });
+    this.seed = make("input", { type: "number", className: "input", min: "0", max: String(MAX_SEED), step: "1" });
     this.seed.onchange = () => this.#typeSeed();
     this.examples = make("div", { className: "examples", role: "group", "aria-label": "Examples" });
     return make(
@@ -127,8 +127,9 @@ export class Stage {
     this.app.begin({ seed }, this.app.state.present?.positions);
   }
 
-  /** @param {{picture: ImageData | ImageBitmap, z: Float32Array}} painted */
-  #paint({ picture, z }) {
+  /** @param {{picture: ImageData | ImageBitmap, z: Float32Array, isOwn: boolean}} painted */
+  #paint({ picture, z, isOwn }) {
+    this.way.classList.toggle("elsewhere", !isOwn);
     paint(this.canvas, picture);
     if (this.result) paint(this.result, picture);
     if (this.zBars) bars(this.zBars, z);
@@ -195,11 +196,8 @@ export class Stage {
         ...end,
       );
       bars(mean, point.mean);
-      bars(
-        spread,
-        point.logvar.map((value) => Math.exp(value / 2)),
-        1,
-      );
+      const deviations = point.logvar.map((value) => Math.exp(value / 2));
+      bars(spread, deviations, Math.max(...deviations));
       this.wayNote.textContent = "The encoder gives a mean and a spread for each number; the die rolls the noise.";
     } else {
       const source = make("span", { className: "drawn" }, icon(seed === null ? "link" : "die"));
@@ -216,7 +214,7 @@ export class Stage {
     this.#exampled = model;
     this.examples.replaceChildren();
     try {
-      const [{ examples }] = await this.app.call("examples", [model]);
+      const examples = await this.app.examples(model);
       if (model !== this.#exampled) return;
       const show = ({ picture, label }, /** @type {number} */ index) => {
         const alt = label || `example ${index + 1}`;
