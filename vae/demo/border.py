@@ -12,6 +12,7 @@ import tempfile
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from vae.demo.uploads import DECODER, MAX_UPLOAD_BYTES
 
 MAX_REQUEST_BYTES = 65_536  # of JSON; the page's own requests have a few thousand
 MAX_MULTIPART_BYTES = MAX_UPLOAD_BYTES + 65_536  # one file and what is around it
+MAX_MCP_BYTES = 4 * 2**20  # of a call of a tool, with pictures as base64
 MAX_UNREAD = 200  # messages that a visitor has not fetched yet
 MAX_QUEUED, MAX_AT_ONCE = 100, 2  # events that wait, and that run at once; of those that skip the queue as many
 MAX_SESSIONS = 500  # whose sliders and choices are remembered
@@ -106,7 +108,12 @@ class Page(gr.Blocks):
         DECODER.start()
         # Nobody sees them, and they would be summed up at every event.
         self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
-        self.launch(**LAUNCH_OPTIONS, app_kwargs=app, **options)
+        if has_mcp := find_spec("mcp") is not None:
+            # Where pictures that come as base64 are written; gradio looks for it when it is imported, too early.
+            from gradio import mcp
+
+            mcp.DEFAULT_TEMP_DIR = get_upload_folder()
+        self.launch(**LAUNCH_OPTIONS, app_kwargs=app, mcp_server=has_mcp, **options)
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
@@ -203,15 +210,16 @@ def keep_bytes(content: bytes, name: str, cache: str) -> str:
 
 # What is open of gradio's routes: it also has some that run ffmpeg, fetch addresses for visitors, or write files.
 ROUTES = "/gradio_api/"
+TOOLS = ("mcp", "mcp/", "mcp/http", "mcp/http/")  # of the Model Context Protocol, whose other addresses are out of use
 POSTED = ("upload", "queue/join", "call/", "run/", "api/", "cancel", "reset")
-CLOSED = ("proxy=", "file/", "deep_link", "stream/", "runs", "run-history", "dev/", "custom_component/")
+CLOSED = ("proxy=", "file/", "deep_link", "stream/", "runs", "run-history", "dev/", "custom_component/", "mcp/sse", "mcp/messages")
 
 
 def is_open(method: str, path: str) -> bool:
     """Tell whether a request may reach gradio; of files, those in this page's cache only."""
     _, is_route, name = path.partition(ROUTES)
     if method not in ("GET", "HEAD"):
-        return bool(is_route) and name.startswith(POSTED)
+        return bool(is_route) and (name.startswith(POSTED) or name in TOOLS)
     if name.startswith("file="):  # by name alone: gradio looks at whatever is named, before it refuses
         return Path(os.path.abspath(get_upload_folder())) in Path(os.path.abspath(name[5:])).parents
     return not name.startswith(CLOSED)
@@ -240,6 +248,8 @@ class Border:
         headers = dict(scope["headers"])
         is_multipart = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
         limit = MAX_MULTIPART_BYTES if is_multipart else MAX_REQUEST_BYTES
+        if scope["path"].partition(ROUTES)[2] in TOOLS:
+            limit = MAX_MCP_BYTES
         length, read, has_started = headers.get(b"content-length", b"0"), 0, False
         if not length.isdigit() or len(length) > 20 or int(length) > limit:
             answer = JSONResponse({"detail": f"A request may have at most {limit:,} bytes."}, status_code=413)

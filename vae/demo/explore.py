@@ -139,11 +139,21 @@ def explore_endpoints(endpoints: Endpoints) -> None:
     """Add what the tab calls."""
     models = endpoints.models
 
-    def explore(model: str, picture: str | None, seed: int, positions: dict[str, float] | None) -> Image.Image:
+    def explore(
+        model: str, picture: str | None = None, seed: int = 0, positions: dict[str, float] | None = None
+    ) -> Image.Image:
         """Change attributes of a picture, or of the picture that a seed stands for, and draw it again.
 
-        positions: a table of attributes and the numbers of their values, such as {"beard": 2}; those that are not named
-            stay as they are. "axis 1" to "axis 8" are the widest axes of the latent space, from -3 to 3.
+        Attributes that are not named stay as they are.
+
+        Args:
+            model: the name of the model.
+            picture: the picture to begin with; leave it out to begin with a seed.
+            seed: a whole number that stands for a picture, if none is given.
+            positions: attributes and the numbers of their values, such as {"beard": 2}; "axis 1" to "axis 8" from -3 to 3.
+
+        Returns:
+            the picture
         """
         return edit_picture(models[model], picture, seed, positions or {})
 

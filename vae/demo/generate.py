@@ -78,7 +78,12 @@ def generate_endpoints(endpoints: Endpoints) -> None:
     models = endpoints.models
 
     def generate(
-        model: str, count: int, seed: int, temperature: float, prior: str, where: dict[str, Any] | None
+        model: str,
+        count: int = 32,
+        seed: int = 0,
+        temperature: float = 1,
+        prior: str = "fitted",
+        where: dict[str, Any] | None = None,
     ) -> list[tuple[Image.Image, str]]:
         """Draw new pictures, one for each seed; the same seed always gives the same picture.
 
@@ -88,10 +93,10 @@ def generate_endpoints(endpoints: Endpoints) -> None:
             seed: the first seed, a whole number; the others follow it.
             temperature: from 0 to 2; below 1 pictures get more typical and less varied.
             prior: where they are drawn from: "fitted" is the model's own, "standard-normal" is N(0, I).
-            where: attributes that they shall have, such as {"digit": "7"}, where the model knows some; null for any.
+            where: attributes that they shall have, such as {"digit": "7"}, where the model knows some.
 
         Returns:
-            The pictures, each with its seed as caption.
+            the pictures, each with its seed as caption
         """
         chosen = models[model]
         seeds, z = new_points(chosen, count, seed, temperature, prior, where)

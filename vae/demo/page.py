@@ -117,9 +117,18 @@ def picture_output(label: str) -> gr.Image:
     return gr.Image(label=label, format="png", visible=False)  # gradio's default, WebP, changes small pictures visibly
 
 
-def table(label: str) -> gr.JSON:
+class Table(gr.JSON):
+    """Gradio's JSON with a schema that programs can read: its own is none."""
+
+    is_template = True  # the browser knows it as JSON
+
+    def api_info(self) -> dict[str, Any]:
+        return {"anyOf": [{"type": "object"}, {"type": "null"}]}
+
+
+def table(label: str) -> Table:
     """Make an input or output for a table; pictures in it go out as the paths of their files."""
-    return gr.JSON(label=label, visible=False)
+    return Table(label=label, visible=False)
 
 
 def in_one_sentence(handler: Callable[..., Any]) -> Callable[..., Any]:

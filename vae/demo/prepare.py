@@ -235,7 +235,10 @@ def _prepare_thing(known: Habits, picture: Image.Image, size: int, invert: Inver
         side = longer * size / known.side
         x, y = thing.centre if known.by_mass else ((left + right) / 2, (top + bottom) / 2)
         part = side / size
-        square = (x - known.centre[0] * part, y - known.centre[1] * part, side)
+        # By its mass alone a thing could stick out: the model's own never do.
+        x, y = x - known.centre[0] * part, y - known.centre[1] * part
+        edge = part if known.side < size - 2 else 0.0
+        square = (_within(x, right + edge - side, left - edge), _within(y, bottom + edge - side, top - edge), side)
     else:
         square = _pixels(crop, width)
     cut = _cut_thing(thing, square, size * OVERSAMPLING)
@@ -435,6 +438,10 @@ def _without_specks(mask: Array, has_margin: bool) -> Array:
         if inside and inside[0].sum() > SPECK * parts[0].sum():
             parts = inside
     return np.any(parts, axis=0)
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high) if low <= high else (low + high) / 2
 
 
 def _grown(mask: Array) -> Array:

@@ -101,7 +101,11 @@ def reconstruct_endpoints(endpoints: Endpoints) -> None:
     models = endpoints.models
 
     def reconstruct(
-        model: str, picture: str | None, invert: Invert, values: Values, crop: dict[str, float] | None
+        model: str,
+        picture: str | None,
+        invert: Invert = "auto",
+        values: Values = "auto",
+        crop: dict[str, float] | None = None,
     ) -> GivenBack:
         """Squeeze a picture through a model and draw it again from the few numbers that are left.
 
@@ -110,11 +114,12 @@ def reconstruct_endpoints(endpoints: Endpoints) -> None:
             picture: the picture; for a model of light things on black, the thing in it is found and put in place.
             invert: exchange light and dark: "auto" where a model of light things on black is given a dark one.
             values: how more than 8 bits become 8: "auto" by the range in use, "full" by the range of the type.
-            crop: the square to look at, {"left": 0, "top": 0, "size": 1} in parts of the picture's width; null finds it.
+            crop: the square to look at, {"left": 0, "top": 0, "size": 1} in parts of the picture's width; left out, it is found.
 
         Returns:
-            What the model sees, what it draws again, and a table: psnr in dB, ssim, the percentile among test pictures
-            (of 100, so many are stranger to the model), mean, logvar and kl of each latent dimension, and the crop.
+            the picture as the model sees it
+            the picture that it draws again
+            a table: psnr (dB), ssim, percentile (of 100 test pictures, so many are stranger to the model), a sentence, ...
         """
         return give_back(models[model], picture, invert, values, crop, models.scores(model))
 

@@ -5,6 +5,7 @@ import { button, make } from "./dom.js";
 /** @typedef {{left: number, top: number, size: number}} Crop in parts of the picture's width */
 
 const STEP = 0.02; // of the picture's width, for each press of an arrow key
+const SMALL = 240; // pixels a side: a picture that is enlarged
 const [LEAST, MOST] = [0.1, 2]; // sizes
 
 export class CropBox {
@@ -40,6 +41,7 @@ export class CropBox {
     );
     this.image.onload = () => {
       this.image.classList.toggle("crisp", this.image.naturalWidth < 64);
+      this.image.classList.toggle("little", this.image.naturalWidth < SMALL);
       this.#place();
     };
     this.#listen();

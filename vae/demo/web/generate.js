@@ -111,15 +111,15 @@ class Generate {
 
   #foot() {
     const words = [
-      ["stage", "shows it on the stage"],
-      ["a", "makes it A"],
-      ["b", "makes it B"],
+      ["stage", "the stage"],
+      ["a", "A"],
+      ["b", "B"],
     ];
-    this.targets = choices("A click on a picture", words, "stage", () => {});
+    this.targets = choices("A click sends a picture to", words, "stage", () => {});
     return make(
       "div",
       { className: "bar" },
-      make("span", { className: "note" }, "A click on a picture"),
+      make("span", { className: "note" }, "A click sends a picture to"),
       this.targets,
       button("Contact sheet", () => this.#saveSheet()),
     );
@@ -150,7 +150,14 @@ class Generate {
     };
     this.priors.replaceChildren(
       ...priors.map(card),
-      make("p", { className: "note" }, term("Fréchet distance"), " to real pictures: lower is better."),
+      make(
+        "p",
+        { className: "note" },
+        term("Fréchet distance"),
+        " to real pictures: lower is better. Tutorials draw from ",
+        term("N(0, I)"),
+        ".",
+      ),
     );
     this.classes.replaceChildren(...this.#classes(attributes));
     this.#describe();

@@ -10,13 +10,17 @@ const COLOURS = [
 ];
 
 /**
- * @param {HTMLCanvasElement} a
- * @param {HTMLCanvasElement} b of the same size
+ * @param {ImageBitmap} a
+ * @param {ImageBitmap} b of the same size
  * @returns {ImageData}
  */
 export function heatMap(a, b) {
   const { width, height } = a;
-  const [x, y] = [a, b].map((each) => each.getContext("2d").getImageData(0, 0, width, height).data);
+  const [x, y] = [a, b].map((picture) => {
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    context.drawImage(picture, 0, 0);
+    return context.getImageData(0, 0, width, height).data;
+  });
   const heat = new ImageData(width, height);
   for (let index = 0; index < x.length; index += 4) {
     const off = Math.max(...[0, 1, 2].map((channel) => Math.abs(x[index + channel] - y[index + channel]))) / 255;

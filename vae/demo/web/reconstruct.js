@@ -279,7 +279,7 @@ class Reconstruct {
           "figure",
           {},
           make("div", { className: "compare" }, stack, slide),
-          make("figcaption", {}, make("span", {}, "reconstruction"), make("span", {}, "as the model sees it")),
+          make("figcaption", {}, make("span", {}, "drawn again"), make("span", {}, "as it sees it")),
         ),
         make("figure", {}, this.error, make("figcaption", {}, "where they differ")),
       ),
@@ -373,7 +373,7 @@ class Reconstruct {
     this.element.classList.remove("waiting");
     paint(this.before, before);
     paint(this.after, after);
-    paint(this.error, heatMap(this.before, this.after));
+    paint(this.error, heatMap(before, after));
     this.crop.show(address(facts.picture), facts.crop, this.#options.crop !== null);
     this.verdict.textContent = facts.sentence;
     this.verdict.classList.toggle("foreign", facts.foreign);
