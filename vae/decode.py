@@ -146,9 +146,7 @@ def _check_header(picture: Image.Image) -> None:
         raise _TooMuchError(f"more than {MAX_DECODED_BYTES // 1_000_000} MB of pixels")
 
 
-def flatten(
-    picture: Image.Image, side: int | None = None, values: Values = "auto", whole: bool = False
-) -> Picture:
+def flatten(picture: Image.Image, side: int | None = None, values: Values = "auto", whole: bool = False) -> Picture:
     """Make any picture of PIL an upright 8-bit L or RGB one; side, values and whole as in `read_picture`."""
     picture.load()
     try:

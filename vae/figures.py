@@ -12,6 +12,8 @@ import re
 import shlex
 import sys
 import types
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -119,10 +121,32 @@ class LikelihoodMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreMetrics:
-    """What `vae.generate.score` gives test pictures: its 0th, 1st, … 100th percentile, in nats."""
+    """How usual test pictures are to a model: 0th, 1st, … 100th percentiles, by which `place` tells it of another one.
+
+    score: of `vae.generate.score`, in nats. typicality: of `vae.generate.typicality`, in nats. lower: of the lower one of
+    a picture's two places among those, from 0 to 100.
+    """
 
     pictures: int
-    percentiles: list[float]
+    score: list[float]
+    typicality: list[float]
+    lower: list[float]
+
+    def place(self, score: float, typicality: float) -> float:
+        """Return how many in a hundred test pictures are less usual than a picture of that score and typicality."""
+        lower = min(place_among(self.score, score), place_among(self.typicality, typicality))
+        return place_among(self.lower, lower)
+
+
+def place_among(percentiles: Sequence[float], value: float) -> float:
+    """Return where a value lies among the 0th to 100th percentiles, from 0 to 100; NaN is at 0."""
+    index = bisect_left(percentiles, value)
+    if index == 0 or not value > percentiles[0]:
+        return 0.0
+    if index >= len(percentiles):
+        return 100.0
+    low, high = percentiles[index - 1], percentiles[index]
+    return 100 * (index - 1 + (value - low) / (high - low)) / (len(percentiles) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,7 +212,18 @@ def keep_bytes(content: bytes, name: str, cache: str) -> str:
 ROUTES = "/gradio_api/"
 TOOLS = ("mcp", "mcp/", "mcp/http", "mcp/http/")  # of the Model Context Protocol, whose other addresses are out of use
 POSTED = ("upload", "queue/join", "call/", "run/", "api/", "cancel", "reset")
-CLOSED = ("proxy=", "file/", "deep_link", "stream/", "runs", "run-history", "dev/", "custom_component/", "mcp/sse", "mcp/messages")
+CLOSED = (
+    "proxy=",
+    "file/",
+    "deep_link",
+    "stream/",
+    "runs",
+    "run-history",
+    "dev/",
+    "custom_component/",
+    "mcp/sse",
+    "mcp/messages",
+)
 
 
 def is_open(method: str, path: str) -> bool:

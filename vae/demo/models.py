@@ -101,8 +101,10 @@ class Models:
         return self._load(name)[1]
 
     def scores(self, name: str) -> ScoreMetrics | None:
-        """Return how test pictures were scored, if they were."""
-        return self.figures(name).scores
+        """Return how usual test pictures are, if that was measured; a stranger's figures may hold anything."""
+        scores = self.figures(name).scores
+        lists = (scores.score, scores.typicality, scores.lower) if scores else ()
+        return scores if lists and all(len(each) > 1 and each == sorted(each) for each in lists) else None
 
     def ordered(self, name: str) -> Sequence[str]:
         """Return the attributes whose values have an order."""

@@ -84,7 +84,7 @@ def habits(model: VAE) -> Habits:
     if x.shape[1] != 1:
         return Habits(False, x.shape[3], False, (x.shape[3] / 2, x.shape[3] / 2), 0, 0)
     rows = np.array([_measure(picture) for picture in x[:, 0].cpu().numpy()])
-    edge, side, mass_y, mass_x, box_y, box_x, width = np.median(rows, axis=0)
+    edge, side, mass_y, mass_x, box_y, box_x, _ = np.median(rows, axis=0)
     spread = rows.std(axis=0)
     by_mass = bool(spread[2] + spread[3] < spread[4] + spread[5])
     centre = (mass_x, mass_y) if by_mass else (box_x, box_y)
@@ -154,13 +154,12 @@ def prepare(model: VAE, picture: Image.Image, invert: Invert = "auto", crop: Squ
     width, height = picture.size
     edge = min(width, height)
     square = _pixels(crop, width) if crop else ((width - edge) / 2, (height - edge) / 2, edge)
-    pixels = np.asarray(picture)
-    if pixels.max() == pixels.min() and invert == "auto" and crop is None and min(picture.size) > 1 and pixels.ndim == 2:
-        raise ValueError(EMPTY)
     x = to_unit(torch.from_numpy(np.array(_cut(picture, square, size)))).view(size, size, -1).permute(2, 0, 1)
     if invert == "yes":
         x = 1 - x
-    return Prepared(x.contiguous(), _parts(square, width), picture, ("light and dark were exchanged",) * (invert == "yes"))
+    return Prepared(
+        x.contiguous(), _parts(square, width), picture, ("light and dark were exchanged",) * (invert == "yes")
+    )
 
 
 EMPTY = "this picture is empty: nothing in it stands out from the ground"
@@ -225,7 +224,9 @@ def _prepare_thing(known: Habits, picture: Image.Image, size: int, invert: Inver
     thing = _find(picture, window, invert, has_margin)
     box = thing.box
     for _ in range(2):  # the smaller a thing was in the window, the less exactly its box is known
-        if crop is None and max(box[2] - box[0], box[3] - box[1]) < 0.5 * max(window[2] - window[0], window[3] - window[1]):
+        if crop is None and max(box[2] - box[0], box[3] - box[1]) < 0.5 * max(
+            window[2] - window[0], window[3] - window[1]
+        ):
             window = _around(box, window)
             thing = _find(picture, window, "yes" if thing.is_dark else "no", has_margin)
             box = thing.box
@@ -356,7 +357,7 @@ def _inside_frames(picture: Image.Image, window: Window, least: float) -> Window
 def _frame(mask: Array, part: Array, least: float) -> tuple[int, int, int, int] | None:
     """Return the box, as `_box` does, of a connected part of a mask if it encloses something else of some size."""
     top, bottom, left, right = _box(part)
-    if not (0 < top and bottom < part.shape[0] and 0 < left and right < part.shape[1]):
+    if not (top > 0 and bottom < part.shape[0] and left > 0 and right < part.shape[1]):
         return None
     edges = part[top, left:right], part[bottom - 1, left:right], part[top:bottom, left], part[top:bottom, right - 1]
     is_large = (bottom - top) * (right - left) > least * part.size
@@ -431,10 +432,12 @@ def _components(mask: Array) -> list[Array]:
 
 def _without_specks(mask: Array, has_margin: bool) -> Array:
     """Leave out dust and, where things have a margin, what comes in from the edge beside something that doesn't."""
-    parts = [part for part in _components(mask)]
+    parts = _components(mask)
     parts = [part for part in parts if part.sum() >= SPECK * parts[0].sum()]
     if has_margin:
-        inside = [part for part in parts if not (part[0].any() or part[-1].any() or part[:, 0].any() or part[:, -1].any())]
+        inside = [
+            part for part in parts if not (part[0].any() or part[-1].any() or part[:, 0].any() or part[:, -1].any())
+        ]
         if inside and inside[0].sum() > SPECK * parts[0].sum():
             parts = inside
     return np.any(parts, axis=0)

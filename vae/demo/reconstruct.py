@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
@@ -14,7 +12,7 @@ from vae.decode import Values
 from vae.demo.page import Endpoints, choice_input, picture_input, picture_output, table
 from vae.demo.prepare import Invert, prepare_upload
 from vae.figures import ScoreMetrics
-from vae.generate import decode, encode, score
+from vae.generate import decode, encode, score, typicality
 from vae.images import psnr, ssim, to_pil
 from vae.model import VAE, kl_divergence
 
@@ -77,18 +75,15 @@ def give_back(
 
 
 def compare(model: VAE, x: Tensor, scores: ScoreMetrics | None) -> tuple[float | None, str]:
-    """Return how many in a hundred test pictures score lower than a picture, (C, H, W), and a sentence of it.
+    """Return how many in a hundred test pictures are stranger to a model than a picture, (C, H, W), and a sentence of it.
 
     The number is None, and the sentence empty, if nothing is known of test pictures.
     """
-    if scores is None or len(scores.percentiles) != 101:
+    if scores is None:
         return None, ""
-    own, known = score(model, x[None]).item(), scores.percentiles
-    if not math.isfinite(own) or own < known[0]:
-        return 0.0, f"Foreign: the model finds it stranger than every one of {scores.pictures:,} test pictures."
-    index = min(bisect_left(known, own), 100)
-    share = index and (own - known[index - 1]) / max(known[index] - known[index - 1], 1e-9)
-    place = min(100.0, max(0.0, index - 1 + share)) if index else 0.0
+    place = scores.place(score(model, x[None]).item(), typicality(model, x[None]).item())
+    if place == 0:
+        return place, f"Foreign: the model finds it stranger than every one of {scores.pictures:,} test pictures."
     if place < FOREIGN:
         return place, f"Foreign: only {place:.1f} in 100 test pictures are as strange to the model."
     if place < UNUSUAL:
@@ -125,6 +120,11 @@ def reconstruct_endpoints(endpoints: Endpoints) -> None:
 
     endpoints.add(
         reconstruct,
-        [picture_input(), choice_input("invert", get_args(Invert)), choice_input("values", get_args(Values)), table("crop")],
+        [
+            picture_input(),
+            choice_input("invert", get_args(Invert)),
+            choice_input("values", get_args(Values)),
+            table("crop"),
+        ],
         [picture_output("seen"), picture_output("reconstruction"), table("facts")],
     )

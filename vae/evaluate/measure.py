@@ -24,8 +24,9 @@ from vae.figures import (
     ScoreMetrics,
     TestMetrics,
     last_part,
+    place_among,
 )
-from vae.generate import encode, generate, reconstruct, score
+from vae.generate import encode, generate, reconstruct, score, typicality
 from vae.images import enlarge, grid, psnr, ssim, to_unit
 from vae.loss import (
     elbo,
@@ -130,9 +131,20 @@ def measure_scores(model: VAE, images: Tensor) -> ScoreMetrics:
     """Score images, (N, C, H, W) uint8, each by one sample, as the page scores a visitor's picture to compare it."""
     device = model.log_scale.device
     generator = torch.Generator(device).manual_seed(0)
-    scores = torch.cat([score(model, to_unit(part.to(device)), generator=generator).cpu() for part in images.split(CHUNK)])
-    percentiles = torch.quantile(scores.double(), torch.linspace(0, 1, 101, dtype=torch.float64))
-    return ScoreMetrics(pictures=len(images), percentiles=percentiles.tolist())
+    rows = []
+    for part in images.split(CHUNK):
+        x = to_unit(part.to(device))
+        rows.append(torch.stack([score(model, x, generator=generator).cpu(), typicality(model, x).cpu()], dim=1))
+    scores, typical = torch.cat(rows).double().unbind(dim=1)
+
+    def percentiles(values: Tensor) -> list[float]:
+        return torch.quantile(values, torch.linspace(0, 1, 101, dtype=torch.float64)).tolist()
+
+    known = percentiles(scores), percentiles(typical)
+    lower = [min(map(place_among, known, pair)) for pair in zip(scores.tolist(), typical.tolist(), strict=True)]
+    return ScoreMetrics(
+        pictures=len(images), score=known[0], typicality=known[1], lower=percentiles(torch.tensor(lower).double())
+    )
 
 
 def measure_latents(model: VAE, images: Tensor) -> LatentMetrics:
