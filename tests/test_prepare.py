@@ -18,8 +18,9 @@ from vae.data import load_examples
 from vae.decode import read_picture
 from vae.demo.explore import edit_picture
 from vae.demo.interpolate import walk
-from vae.demo.prepare import EMPTY, habits, prepare, prepare_upload
+from vae.demo.prepare import habits, prepare, prepare_upload
 from vae.demo.reconstruct import compare, give_back
+from vae.demo.things import EMPTY
 from vae.evaluate.features import Classifier, classify, load_classifier
 from vae.figures import Figures
 from vae.hub import find_model
