@@ -123,12 +123,16 @@ class Page(gr.Blocks):
         try:
             if len(inputs) != len(block_fn.inputs):
                 raise ValueError(f"{len(block_fn.inputs)} values are needed here, got {len(inputs)}")
-            return [
+            values = [
                 state[block._id] if block.stateful else check(state.get(block._id, block), value)
                 for block, value in zip(block_fn.inputs, inputs, strict=True)
             ]
         except ValueError as error:
             raise told(error) from None
+        for block, value in zip(block_fn.inputs, values, strict=True):
+            if isinstance(block, gr.Image) and value and is_kept(value) and os.path.isfile(value):
+                self.upload_file_set.add(value)  # also those that came as base64 are deleted after their time
+        return values
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: SessionState | None) -> list[Any]:
         """Write pictures whole before gradio comes to them."""
@@ -208,6 +212,11 @@ def keep_bytes(content: bytes, name: str, cache: str) -> str:
     return str(path)
 
 
+def is_kept(path: str) -> bool:
+    """Tell by its name alone whether a file lies in this page's cache."""
+    return Path(os.path.abspath(get_upload_folder())) in Path(os.path.abspath(path)).parents
+
+
 # What is open of gradio's routes: it also has some that run ffmpeg, fetch addresses for visitors, or write files.
 ROUTES = "/gradio_api/"
 TOOLS = ("mcp", "mcp/", "mcp/http", "mcp/http/")  # of the Model Context Protocol, whose other addresses are out of use
@@ -232,7 +241,7 @@ def is_open(method: str, path: str) -> bool:
     if method not in ("GET", "HEAD"):
         return bool(is_route) and (name.startswith(POSTED) or name in TOOLS)
     if name.startswith("file="):  # by name alone: gradio looks at whatever is named, before it refuses
-        return Path(os.path.abspath(get_upload_folder())) in Path(os.path.abspath(name[5:])).parents
+        return is_kept(name[5:])
     return not name.startswith(CLOSED)
 
 
