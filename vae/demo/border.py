@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio.to_thread
 import gradio as gr
+import gradio.mcp
 from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
 from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
@@ -108,12 +109,9 @@ class Page(gr.Blocks):
         DECODER.start()
         # Nobody sees them, and they would be summed up at every event.
         self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
-        if has_mcp := find_spec("mcp") is not None:
-            # Where pictures that come as base64 are written; gradio looks for it when it is imported, too early.
-            from gradio import mcp
-
-            mcp.DEFAULT_TEMP_DIR = get_upload_folder()
-        self.launch(**LAUNCH_OPTIONS, app_kwargs=app, mcp_server=has_mcp, **options)
+        # Where pictures that come as base64 are written: gradio looked for it when it was imported, too early.
+        gradio.mcp.DEFAULT_TEMP_DIR = get_upload_folder()
+        self.launch(**LAUNCH_OPTIONS, app_kwargs=app, mcp_server=find_spec("mcp") is not None, **options)
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
