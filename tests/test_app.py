@@ -198,7 +198,9 @@ def test_a_file_of_the_server_is_not_read(server: str, meta: dict[str, Any]) -> 
             answer = called(server, endpoint, data)
             assert answer.startswith("event: error")
             assert "This picture is not on the page: upload it first." in answer
-    answer = called(server, "reconstruct", ["mnist", {"url": "data:image/png;base64,iVBORw0KGgo="} | meta, "no"])
+    answer = called(
+        server, "reconstruct", ["mnist", {"url": "data:image/png;base64,iVBORw0KGgo="} | meta, "no", "auto", None]
+    )
     assert "Picture must be a picture that was uploaded" in answer
 
 
