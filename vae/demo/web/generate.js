@@ -40,6 +40,9 @@ class Generate {
     this.classes = make("div", { className: "classes" });
     this.message = make("p", { className: "message", role: "alert" });
     this.gallery = make("div", { className: "gallery", role: "group", "aria-label": "New pictures" });
+    // Room for what is to come, so that nothing jumps.
+    const empty = () => make("div", { className: "tile" }, canvas());
+    this.gallery.append(...Array.from({ length: this.#set.count }, empty));
     element.append(
       make("h2", {}, "New pictures"),
       make(
