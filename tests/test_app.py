@@ -383,10 +383,10 @@ def settle(page: Page, tab: str = "explore") -> None:
     """Wait until the stage and a tab's pictures show what is set."""
     page.evaluate(
         """async ([tab, limit]) => {
-            const { app } = await import(new URL("web/page.js", document.baseURI));
+            const shown = await import(new URL("web/page.js", document.baseURI)); // whose app may still be to come
             const module = await import(new URL(`web/${tab}.js`, document.baseURI));
             const isHidden = () => document.getElementById(`panel-${tab}`)?.hidden;
-            const isSettled = () => app?.isSettled && (isHidden() || module[tab]?.isSettled);
+            const isSettled = () => shown.app?.isSettled && (isHidden() || module[tab]?.isSettled);
             const end = performance.now() + limit;
             while (!isSettled()) {
                 if (performance.now() > end) throw new Error("the page does not settle");
