@@ -707,7 +707,7 @@ def test_new_pictures_of_a_class_go_to_the_stage_and_onto_a_sheet(browser: Brows
         assert far(shown(0), to_pil(other[0])) <= 1
         page.get_by_role("radiogroup", name="A click").get_by_label("A", exact=True).check()
         tiles.first.click()
-        expect(page.get_by_role("status")).to_contain_text("Seed 40 is now A")
+        expect(page.locator(".stage .status")).to_contain_text("Seed 40 is now A")
 
 
 def test_a_picture_goes_there_and_back_and_nothing_stale_stands_beside_it(
@@ -744,7 +744,7 @@ def test_a_picture_goes_there_and_back_and_nothing_stale_stands_beside_it(
         numbers.press("ArrowRight")
         expect(page.locator(".told")).to_have_text(re.compile("^Number \\d+: μ = "))
         page.get_by_role("button", name="Use as B").click()
-        expect(page.get_by_role("status")).to_contain_text("now B")
+        expect(page.locator(".stage .status")).to_contain_text("now B")
         page.get_by_role("button", name="Use on the stage").click()
         expect(page.get_by_role("img", name="from a picture of your own")).to_be_visible()
         assert far(stage(page), to_pil(back)) <= 1
