@@ -31,11 +31,11 @@ from vae import VAE, StandardNormal, generate, reconstruct
 from vae.attributes import Directions
 from vae.demo.border import MAX_QUEUED, check, is_open, keep, keep_pictures, shown
 from vae.demo.explore import AXES, axes, describe_point, edit_picture, sliders, turn
-from vae.demo.generate import MAX_PICTURES, new_pictures
+from vae.demo.generate import MAX_PICTURES, describe_choices, new_points
 from vae.demo.interpolate import GIF_FRAMES, MAX_STEPS, gif, walk
 from vae.demo.models import Models
 from vae.demo.page import MAX_SEED, in_one_sentence
-from vae.demo.reconstruct import give_back
+from vae.demo.reconstruct import GivenBack, give_back
 from vae.demo.uploads import MAX_UPLOAD_BYTES, Decoder, _read_once, read_own_file, read_upload
 from vae.generate import latents
 from vae.hub import bundled_names
@@ -60,22 +60,39 @@ def pixels(picture: Image.Image | None) -> np.ndarray:
     return np.array(picture)
 
 
-def test_new_pictures_come_from_the_prior_that_is_asked_for() -> None:
+def test_new_points_come_from_the_prior_or_the_class_that_is_asked_for() -> None:
     model = VAE.from_pretrained("mnist")
-    for name, prior in (("fitted", None), ("standard-normal", StandardNormal())):
-        ((picture, _),) = new_pictures(model, 1, 3, 1, name)
-        assert np.array_equal(pixels(picture), to_uint8(generate(model, [3], prior=prior))[0, 0].numpy())
-    with pytest.raises(ValueError, match="the prior must be fitted or standard-normal, got 'uniform'"):
-        new_pictures(model, 1, 3, 1, "uniform")
+    assert model.directions is not None
+    for options, prior in (
+        ({}, None),
+        ({"prior": "standard-normal"}, StandardNormal()),
+        ({"where": {"digit": "7"}}, model.directions.prior_where({"digit": "7"})),
+    ):
+        seeds, z = new_points(model, 2, MAX_SEED, 0.8, **options)  # type: ignore[arg-type]
+        assert seeds == [MAX_SEED, 0]
+        assert torch.equal(z, latents(model, seeds, prior=prior, temperature=0.8))
+    for refused, sentence in (
+        ({"prior": "uniform"}, "the prior must be fitted or standard-normal, got 'uniform'"),
+        ({"prior": "standard-normal", "where": {"digit": 7}}, "a class has a prior of its own"),
+        ({"where": {"digit": "12"}}, "12"),
+        ({"where": {"hat": "red"}}, "hat"),
+        ({"where": {"digit": [7]}}, "must be names"),
+        ({"where": {"digit": None}}, "must be names"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            new_points(model, 1, 3, 1, **refused)  # type: ignore[arg-type]
 
 
-def test_new_pictures_are_those_of_their_seeds(model: VAE) -> None:
-    pictures = new_pictures(model, 5, 40, 0.8)
-    assert [caption for _, caption in pictures] == [f"seed {seed}" for seed in range(40, 45)]
-    expected = to_uint8(generate(model, range(40, 45), temperature=0.8))
-    for (picture, _), row in zip(pictures, expected, strict=True):
-        assert np.array_equal(pixels(picture), row[0].numpy())
-    assert new_pictures(model, 2, MAX_SEED, 1.0)[1][1] == "seed 0"
+def test_a_model_without_labels_has_no_class_to_draw(model: VAE, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="knows no classes"):
+        new_points(model, 1, 0, 1, where={"digit": 7})
+    model.save_pretrained(tmp_path)
+    own = {"priors": [{"name": "standard-normal", "label": "N(0, I)", "frechet": None}], "attributes": []}
+    assert describe_choices(Models([str(tmp_path)]), str(tmp_path)) == own
+    known = describe_choices(Models(["mnist"]), "mnist")
+    fitted, normal = known["priors"]
+    assert 0 < fitted["frechet"] < normal["frechet"]
+    assert known["attributes"] == [{"name": "digit", "values": list("0123456789")}]
 
 
 @pytest.mark.parametrize(
@@ -96,31 +113,7 @@ def test_new_pictures_are_those_of_their_seeds(model: VAE) -> None:
 )
 def test_numbers_out_of_range_are_refused(model: VAE, count: int, seed: int, temperature: float) -> None:
     with pytest.raises(ValueError, match=r"must be (a whole number )?from"):
-        new_pictures(model, count, seed, temperature)
-
-
-def test_give_back_shows_what_the_model_sees_and_says_how_near_it_comes(
-    model: VAE, sneaker: str, sneakers: Tensor
-) -> None:
-    seen, back, nearness = give_back(model, sneaker, "auto")
-    x = sneakers[:1]
-    assert np.array_equal(pixels(seen), to_uint8(x)[0, 0].numpy())
-    expected = reconstruct(model, x)
-    assert np.array_equal(pixels(back), to_uint8(expected)[0, 0].numpy())
-    psnr = -10 * torch.log10((expected - x).square().mean()).item()
-    assert nearness.startswith(f"**{psnr:.1f} dB**")
-    assert give_back(model, None, "auto") == (None, None, "")
-
-
-def test_dark_on_light_is_inverted_for_a_grey_model_only(model: VAE, sneakers: Tensor, tmp_path: Path) -> None:
-    path = str(tmp_path / "on-paper.png")
-    to_pil(1 - sneakers[0]).save(path)
-    upright = to_uint8(sneakers[0])[0].numpy()
-    assert np.array_equal(pixels(give_back(model, path, "auto")[0]), upright)
-    assert np.array_equal(pixels(give_back(model, path, "yes")[0]), upright)
-    assert np.array_equal(pixels(give_back(model, path, "no")[0]), 255 - upright)
-    colour = small_model(channels=3)
-    assert np.array_equal(pixels(give_back(colour, path, "auto")[0])[:, :, 0], 255 - upright)
+        new_points(model, count, seed, temperature)
 
 
 def with_directions(model: VAE) -> VAE:
@@ -273,9 +266,9 @@ def test_every_upload_survives_every_tab(name: str, channels: int, tmp_path: Pat
     path = str(tmp_path / name)
     uploads()[name].save(path)
     model = small_model(channels=channels)
-    seen, back, nearness = give_back(model, path, "auto")
+    seen, back, facts = give_back(model, path)
     assert pixels(seen).shape[:2] == pixels(back).shape[:2] == (28, 28)
-    assert "dB" in nearness
+    json.dumps(facts | {"picture": None}, allow_nan=False)
     here, strip = walk(model, path, 0, path, 0, 0.5, 3, "slerp")
     assert here.size == (28, 28)
     assert strip.size == (86, 28)
@@ -285,7 +278,7 @@ def test_a_broken_upload_is_a_sentence_on_the_page(model: VAE, tmp_path: Path) -
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     with pytest.raises(gr.Error) as caught:
-        in_one_sentence(give_back)(model, str(path), "auto")
+        in_one_sentence(give_back)(model, str(path))
     assert caught.value.message.startswith("Broken.png ")
     assert caught.value.message.endswith(".")
     assert not caught.value.print_exception
@@ -522,11 +515,11 @@ def test_visitors_files_are_not_decoded_in_this_process(
     def decode(*_: Any, **__: Any) -> None:
         pytest.fail("a visitor's file was decoded here")
 
-    expected, _ = read_upload(sneaker, 28, 1)
+    expected, _ = read_upload(sneaker)
     _read_once.cache_clear()
     monkeypatch.setattr(Image, "open", decode)
-    again, note = read_upload(sneaker, 28, 1)
-    assert torch.equal(again, expected)
+    again, note = read_upload(sneaker)
+    assert np.array_equal(pixels(again), pixels(expected))
     assert note is None
 
 
@@ -554,9 +547,9 @@ def test_a_picture_that_cannot_be_decoded_is_not_tried_at_every_slide(
     tries = []
     read = Decoder.read
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         tries.append(arguments)
-        return read(*arguments)
+        return read(*arguments, **options)
 
     monkeypatch.setattr(Decoder, "read", counted)
     for _ in range(3):
@@ -664,6 +657,7 @@ def test_pictures_are_written_whole_wherever_they_are(upload_folder: Path) -> No
     assert keep_pictures([(picture, "seed 1"), (picture, None)]) == [(path, "seed 1"), (path, None)]
     assert keep_pictures(gr.update(value=[(picture, "")], visible=True))["value"] == [(path, "")]
     assert keep_pictures(picture) == path
+    assert keep_pictures(GivenBack(picture, picture, {"picture": picture})) == (path, path, {"picture": path})
     assert keep_pictures("a.png") == "a.png"
 
 

@@ -20,7 +20,7 @@ ValueError with one sentence that says what was wrong and what to do.
 
 from vae.attributes import AttributePrior, ClassGaussians, Directions
 from vae.config import VAEConfig
-from vae.generate import decode, encode, generate, reconstruct, score
+from vae.generate import decode, encode, generate, reconstruct, score, typicality
 from vae.latent import interpolate
 from vae.loss import calibrate
 from vae.model import VAE
@@ -44,5 +44,6 @@ __all__ = [
     "reconstruct",
     "save_prior",
     "score",
+    "typicality",
 ]
 __version__ = "0.1.0"

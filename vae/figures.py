@@ -12,6 +12,8 @@ import re
 import shlex
 import sys
 import types
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -118,6 +120,36 @@ class LikelihoodMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreMetrics:
+    """How usual test pictures are to a model: 0th, 1st, … 100th percentiles, by which `place` tells it of another one.
+
+    score: of `vae.generate.score`, in nats. typicality: of `vae.generate.typicality`, in nats. lower: of the lower one of
+    a picture's two places among those, from 0 to 100.
+    """
+
+    pictures: int
+    score: list[float]
+    typicality: list[float]
+    lower: list[float]
+
+    def place(self, score: float, typicality: float) -> float:
+        """Return how many in a hundred test pictures are less usual than a picture of that score and typicality."""
+        lower = min(place_among(self.score, score), place_among(self.typicality, typicality))
+        return place_among(self.lower, lower)
+
+
+def place_among(percentiles: Sequence[float], value: float) -> float:
+    """Return where a value lies among the 0th to 100th percentiles, from 0 to 100; NaN is at 0."""
+    index = bisect_left(percentiles, value)
+    if index == 0 or not value > percentiles[0]:
+        return 0.0
+    if index >= len(percentiles):
+        return 100.0
+    low, high = percentiles[index - 1], percentiles[index]
+    return 100 * (index - 1 + (value - low) / (high - low)) / (len(percentiles) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentMetrics:
     """How the latent space is used, see `vae.evaluate.measure.measure_latents`."""
 
@@ -193,6 +225,7 @@ class Figures:
     history: list[Look] = field(default_factory=list)
     likelihood: LikelihoodMetrics | None = None
     published_likelihood: dict[str, float] = field(default_factory=dict)  # see tests/benchmarks/likelihood.py
+    scores: ScoreMetrics | None = None
     latents: LatentMetrics | None = None
     generation: GenerationMetrics | None = None
     priors: dict[str, PriorMetrics] = field(default_factory=dict)

@@ -91,6 +91,16 @@ def score(model: VAE, x: Tensor, samples: int = 1, generator: torch.Generator | 
         return importance_weighted_bound(model, x, samples, generator=generator)
 
 
+def typicality(model: VAE, x: Tensor) -> Tensor:
+    """Compute the log-density of the posterior means of pictures under the model's own prior, (n, C, H, W) -> (n,) in nats.
+
+    A decoder may draw a picture well that is nothing of what it was trained on: digits are simple for a model of garments,
+    and their ELBO is high. But the encoder puts them where no garment lies.
+    """
+    mean = encode(model, x).mean
+    return model.prior.log_prob(mean.to(next(iter(model.prior.buffers()), mean).device))
+
+
 @contextmanager
 def evaluating(model: VAE) -> Iterator[None]:
     """Put a model into `eval()`, so that batch normalisations neither change nor look at the batch, and back again."""

@@ -11,12 +11,14 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import gradio as gr
+import gradio.mcp
 from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
 from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
@@ -32,6 +34,7 @@ MAX_REQUEST_BYTES = 65_536  # of JSON; the page's own requests have a few thousa
 MAX_MULTIPART_BYTES = MAX_UPLOAD_BYTES + 65_536  # one file and what is around it
 MAX_UNREAD, MAX_UNREAD_OF_ALL = 200, 1000  # messages not fetched yet; a call has three, and 64 pictures take 80 kB
 SWEEP_SECONDS = 30
+MAX_MCP_BYTES = 4 * 2**20  # of a call of a tool, with pictures as base64
 MAX_QUEUED, MAX_AT_ONCE = 100, 2  # events that wait, and that run at once; of those that skip the queue as many
 MAX_SESSIONS = 500  # whose sliders and choices are remembered
 M_ARENA_MAX = -8  # of malloc.h
@@ -109,7 +112,9 @@ class Page(gr.Blocks):
         DECODER.start()
         # Nobody sees them, and they would be summed up at every event.
         self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
-        self.launch(**LAUNCH_OPTIONS, app_kwargs=app, **options)
+        # Where pictures that come as base64 are written: gradio looked for it when it was imported, too early.
+        gradio.mcp.DEFAULT_TEMP_DIR = get_upload_folder()
+        self.launch(**LAUNCH_OPTIONS, app_kwargs=app, mcp_server=find_spec("mcp") is not None, **options)
 
     @asynccontextmanager
     async def _sweeping(self, _: Any) -> AsyncIterator[None]:
@@ -138,12 +143,16 @@ class Page(gr.Blocks):
         try:
             if len(inputs) != len(block_fn.inputs):
                 raise ValueError(f"{len(block_fn.inputs)} values are needed here, got {len(inputs)}")
-            return [
+            values = [
                 state[block._id] if block.stateful else check(state.get(block._id, block), value)
                 for block, value in zip(block_fn.inputs, inputs, strict=True)
             ]
         except ValueError as error:
             raise told(error) from None
+        for block, value in zip(block_fn.inputs, values, strict=True):
+            if isinstance(block, gr.Image) and value and is_kept(value) and os.path.isfile(value):
+                self.upload_file_set.add(value)  # also those that came as base64 are deleted after their time
+        return values
 
     async def postprocess_data(self, block_fn: Any, predictions: Any, state: SessionState | None) -> list[Any]:
         """Write pictures whole before gradio comes to them."""
@@ -213,7 +222,7 @@ def keep_pictures(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: keep_pictures(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(keep_pictures, value))
+        return (tuple if isinstance(value, tuple) else list)(map(keep_pictures, value))
     return value
 
 
@@ -231,8 +240,14 @@ def keep_bytes(content: bytes, name: str) -> str:
     return str(path) if CACHE.use(path) else CACHE.write(BytesIO(content), name)
 
 
+def is_kept(path: str) -> bool:
+    """Tell by its name alone whether a file lies in this page's cache."""
+    return Path(os.path.abspath(get_upload_folder())) in Path(os.path.abspath(path)).parents
+
+
 # What is open of gradio's routes: it also has some that run ffmpeg, fetch addresses for visitors, or write files.
 ROUTES = "/gradio_api/"
+TOOLS = ("mcp", "mcp/", "mcp/http", "mcp/http/")  # of the Model Context Protocol, whose other addresses are out of use
 POSTED = ("upload", "queue/join", "call/", "run/", "api/", "cancel", "reset")
 CLOSED = (
     "upload_progress",
@@ -244,6 +259,8 @@ CLOSED = (
     "run-history",
     "dev/",
     "custom_component/",
+    "mcp/sse",
+    "mcp/messages",
 )
 
 
@@ -251,9 +268,9 @@ def is_open(method: str, path: str) -> bool:
     """Tell whether a request may reach gradio; of files, those in this page's cache only."""
     _, is_route, name = path.partition(ROUTES)
     if method not in ("GET", "HEAD"):
-        return bool(is_route) and name.startswith(POSTED)
+        return bool(is_route) and (name.startswith(POSTED) or name in TOOLS)
     if name.startswith("file="):  # by name alone: gradio looks at whatever is named, before it refuses
-        return Path(os.path.abspath(get_upload_folder())) in Path(os.path.abspath(name[5:])).parents
+        return is_kept(name[5:])
     return not name.startswith(CLOSED)
 
 
@@ -280,6 +297,8 @@ class Border:
         headers = dict(scope["headers"])
         is_multipart = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
         limit = MAX_MULTIPART_BYTES if is_multipart else MAX_REQUEST_BYTES
+        if scope["path"].partition(ROUTES)[2] in TOOLS:
+            limit = MAX_MCP_BYTES
         length, read, has_started = headers.get(b"content-length", b"0"), 0, False
         if not length.isdigit() or len(length) > 20 or int(length) > limit:
             answer = JSONResponse({"detail": f"A request may have at most {limit:,} bytes."}, status_code=413)

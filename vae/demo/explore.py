@@ -22,7 +22,7 @@ from vae.demo.page import (
     seed_input,
     table,
 )
-from vae.demo.uploads import read_upload
+from vae.demo.prepare import prepare_upload
 from vae.generate import decode
 from vae.images import to_pil
 from vae.latent import principal_axes
@@ -131,7 +131,7 @@ def describe_point(
     if picture is not None and not given:
         posterior = encode_file(model, picture)
         point |= {"mean": posterior.mean.tolist(), "logvar": posterior.logvar.tolist()}
-        point["seen"] = to_pil(read_upload(picture, model.config.image_size, model.config.channels)[0])
+        point["seen"] = to_pil(prepare_upload(model, picture).x)
     return point
 
 
@@ -139,11 +139,21 @@ def explore_endpoints(endpoints: Endpoints) -> None:
     """Add what the tab calls."""
     models = endpoints.models
 
-    def explore(model: str, picture: str | None, seed: int, positions: dict[str, float] | None) -> Image.Image:
+    def explore(
+        model: str, picture: str | None = None, seed: int = 0, positions: dict[str, float] | None = None
+    ) -> Image.Image:
         """Change attributes of a picture, or of the picture that a seed stands for, and draw it again.
 
-        positions: a table of attributes and the numbers of their values, such as {"beard": 2}; those that are not named
-            stay as they are. "axis 1" to "axis 8" are the widest axes of the latent space, from -3 to 3.
+        Attributes that are not named stay as they are.
+
+        Args:
+            model: the name of the model.
+            picture: the picture to begin with; leave it out to begin with a seed.
+            seed: a whole number that stands for a picture, if none is given.
+            positions: attributes and the numbers of their values, such as {"beard": 2}; "axis 1" to "axis 8" from -3 to 3.
+
+        Returns:
+            the picture
         """
         return edit_picture(models[model], picture, seed, positions or {})
 

@@ -81,19 +81,31 @@ def interpolate_endpoints(endpoints: Endpoints) -> None:
 
     def interpolate(
         model: str,
-        picture_a: str | None,
-        seed_a: int,
-        picture_b: str | None,
-        seed_b: int,
-        t: float,
-        steps: int,
-        path: Path,
+        picture_a: str | None = None,
+        seed_a: int = 0,
+        picture_b: str | None = None,
+        seed_b: int = 1,
+        t: float = 0.5,
+        steps: int = 9,
+        path: Path = "slerp",
     ) -> tuple[Image.Image, Image.Image]:
         """Walk from one picture, A, to another, B: the picture at t, and a strip of the whole way.
 
         Each end is a picture that was uploaded or, where there is none, that of a seed.
-        t: from 0, which is A, to 1, which is B.
-        path: "slerp" turns from A to B, "lerp" goes straight.
+
+        Args:
+            model: the name of the model.
+            picture_a: the picture A; leave it out to take a seed.
+            seed_a: the seed of A, a whole number, if there is no picture.
+            picture_b: the picture B; leave it out to take a seed.
+            seed_b: the seed of B.
+            t: where on the way, from 0, which is A, to 1, which is B.
+            steps: how many pictures the strip has, from 2 to 16.
+            path: "slerp" turns from A to B, "lerp" goes straight.
+
+        Returns:
+            the picture at t
+            the strip
         """
         return walk(endpoints.models[model], picture_a, seed_a, picture_b, seed_b, t, steps, path)
 

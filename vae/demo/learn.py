@@ -20,7 +20,7 @@ from vae.demo.export import decoder_bytes
 from vae.demo.map import packed
 from vae.demo.models import Models
 from vae.demo.page import Endpoints, picture_input, table
-from vae.demo.uploads import read_upload
+from vae.demo.prepare import prepare_upload
 from vae.figures import Figures
 from vae.files import LEARN, MAP
 from vae.generate import decode, encode, generate, latents
@@ -151,7 +151,7 @@ def place(model: VAE, picture: str | None, given: Mapping[str, Any] | None) -> d
     """
     config = model.config
     if picture is not None:
-        x = read_upload(picture, config.image_size, config.channels)[0][None]
+        x = prepare_upload(model, picture).x[None]
     else:
         x = decode(model, read_latent(model, (given or {}).get("z"))[None])
     is_own = (config.image_size, config.channels) == (28, 1)

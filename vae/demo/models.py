@@ -14,7 +14,7 @@ from PIL import Image
 from vae.attributes import ClassGaussians
 from vae.data import DATASETS, load_examples
 from vae.demo.export import decoder_bytes
-from vae.figures import Figures, format_mse
+from vae.figures import Figures, ScoreMetrics, format_mse
 from vae.generate import generate
 from vae.hub import bundled_names, find_model, resolve_model
 from vae.images import to_pil, to_unit
@@ -95,6 +95,16 @@ class Models:
                 if content:
                     self.sent[hashlib.sha256(content).hexdigest()] = content
             return self._digests[name]
+
+    def figures(self, name: str) -> Figures:
+        """Return what was measured of the model called `name`."""
+        return self._load(name)[1]
+
+    def scores(self, name: str) -> ScoreMetrics | None:
+        """Return how usual test pictures are, if that was measured; a stranger's figures may hold anything."""
+        scores = self.figures(name).scores
+        lists = (scores.score, scores.typicality, scores.lower) if scores else ()
+        return scores if lists and all(len(each) > 1 and each == sorted(each) for each in lists) else None
 
     def ordered(self, name: str) -> Sequence[str]:
         """Return the attributes whose values have an order."""

@@ -1,54 +1,130 @@
-"""The tab that sends a picture through the bottleneck and back."""
+"""The tab that sends a picture through the bottleneck and back, and says how much it is like what the model knows."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_args
 
-import gradio as gr
 from PIL import Image
+from torch import Tensor
 
-from vae.demo.page import Endpoints, choice_input, picture_input, picture_output
-from vae.demo.uploads import read_upload
-from vae.generate import reconstruct as give_pictures_back
-from vae.images import psnr, to_pil
-from vae.model import VAE
+from vae.decode import Values
+from vae.demo.page import Endpoints, choice_input, picture_input, picture_output, table
+from vae.demo.prepare import Invert, prepare_upload
+from vae.figures import ScoreMetrics
+from vae.generate import decode, encode, score, typicality
+from vae.images import psnr, ssim, to_pil
+from vae.model import VAE, kl_divergence
 
-Invert = Literal["auto", "no", "yes"]
+SHOWN_SIDE = 480  # pixels, at most, of the visitor's picture as it comes back to show the crop
+FOREIGN, UNUSUAL = 1.0, 10.0  # percentiles of test pictures' scores: below the first, a picture is called foreign
 
 
-def give_back(model: VAE, picture: str | None, invert: Invert) -> tuple[Image.Image | None, Image.Image | None, str]:
-    """Return what the model sees of the picture in a file, what it gives back, and how near that is, in words.
+class GivenBack(NamedTuple):
+    """A picture before and after the bottleneck.
 
-    invert: exchange light and dark; "auto" does so for a grey model, which knows light things on black, if the
-    picture's border is rather light. Raises ValueError if the picture can't be read.
+    seen, back: what the model sees, and what it draws again.
+    facts: what web/reconstruct.js calls Facts.
+    """
+
+    seen: Image.Image
+    back: Image.Image
+    facts: dict[str, Any]
+
+
+def give_back(
+    model: VAE,
+    picture: str | None,
+    invert: Invert = "auto",
+    values: Values = "auto",
+    crop: Mapping[str, Any] | None = None,
+    scores: ScoreMetrics | None = None,
+) -> GivenBack:
+    """Squeeze the picture in a file through a model; invert, values and crop as in `prepare_upload`.
+
+    scores: of the test pictures that it is compared with.
+    Raises ValueError if the picture can't be read or is empty, or an option is none.
     """
     if picture is None:
-        return None, None, ""
-    config = model.config
-    x, note = read_upload(picture, config.image_size, config.channels)
-    border = (x.sum() - x[:, 1:-1, 1:-1].sum()) / (config.channels * 4 * (config.image_size - 1))
-    if invert == "yes" or (invert == "auto" and config.channels == 1 and border > 0.5):
-        x = 1 - x
-    back = give_pictures_back(model, x[None])[0]
-    decibel = psnr((back - x).square().mean().item())
-    nearness = f"**{decibel:.1f} dB** PSNR, through {config.latent_dim} numbers"
-    return to_pil(x), to_pil(back), f"{nearness}; {note}" if note else nearness
+        raise ValueError("there is no picture: upload one first")
+    prepared = prepare_upload(model, picture, invert, values, crop)
+    x = prepared.x[None]
+    posterior = encode(model, x)
+    back = decode(model, posterior.mean)
+    mean, logvar = posterior.mean[0], posterior.logvar[0]  # (D,)
+    mse = (back - x).square().mean().item()
+    place, sentence = compare(model, prepared.x, scores)
+    left, top, size = prepared.crop
+    shown = prepared.picture.copy()
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    facts = {
+        "psnr": round(psnr(mse), 2) if mse > 0 else None,
+        "ssim": round(ssim(back, x).item(), 4) if min(x.shape[2:]) >= 11 else None,
+        "percentile": place,
+        "foreign": place is not None and place < FOREIGN,
+        "sentence": sentence,
+        "notes": list(prepared.notes),
+        "mean": mean.tolist(),
+        "logvar": logvar.tolist(),
+        "kl": kl_divergence(mean[:, None], logvar[:, None]).tolist(),  # of each dimension
+        "channels": model.config.channels,
+        "picture": shown,
+        "crop": {"left": left, "top": top, "size": size},
+    }
+    return GivenBack(to_pil(prepared.x), to_pil(back[0]), facts)
+
+
+def compare(model: VAE, x: Tensor, scores: ScoreMetrics | None) -> tuple[float | None, str]:
+    """Return how many in a hundred test pictures are stranger to a model than a picture, (C, H, W), and a sentence of it.
+
+    The number is None, and the sentence empty, if nothing is known of test pictures.
+    """
+    if scores is None:
+        return None, ""
+    place = scores.place(score(model, x[None]).item(), typicality(model, x[None]).item())
+    if place == 0:
+        return place, f"Foreign: the model finds it stranger than every one of {scores.pictures:,} test pictures."
+    if place < FOREIGN:
+        return place, f"Foreign: only {place:.1f} in 100 test pictures are as strange to the model."
+    if place < UNUSUAL:
+        return place, f"Unusual: {place:.0f} in 100 test pictures are stranger to the model."
+    return place, f"Familiar: {place:.0f} in 100 test pictures are stranger to the model."
 
 
 def reconstruct_endpoints(endpoints: Endpoints) -> None:
     """Add what the tab calls."""
+    models = endpoints.models
 
     def reconstruct(
-        model: str, picture: str | None, invert: Invert
-    ) -> tuple[Image.Image | None, Image.Image | None, str]:
-        """Squeeze a picture through the model: what the model sees of it, what it draws again, and how near that is.
+        model: str,
+        picture: str | None,
+        invert: Invert = "auto",
+        values: Values = "auto",
+        crop: dict[str, float] | None = None,
+    ) -> GivenBack:
+        """Squeeze a picture through a model and draw it again from the few numbers that are left.
 
-        invert: exchange light and dark; "auto" does so where a model of light things on black is given dark ones on white.
+        Args:
+            model: the name of the model.
+            picture: the picture; for a model of light things on black, the thing in it is found and put in place.
+            invert: exchange light and dark: "auto" where a model of light things on black is given a dark one.
+            values: how more than 8 bits become 8: "auto" by the range in use, "full" by the range of the type.
+            crop: the square to look at, {"left": 0, "top": 0, "size": 1} in parts of the picture's width; left out, it is found.
+
+        Returns:
+            the picture as the model sees it
+            the picture that it draws again
+            a table: psnr (dB), ssim, percentile (of 100 test pictures, so many are stranger to the model), a sentence, ...
         """
-        return give_back(endpoints.models[model], picture, invert)
+        return give_back(models[model], picture, invert, values, crop, models.scores(model))
 
     endpoints.add(
         reconstruct,
-        [picture_input(), choice_input("invert", get_args(Invert))],
-        [picture_output("seen"), picture_output("reconstruction"), gr.Markdown(visible=False)],
+        [
+            picture_input(),
+            choice_input("invert", get_args(Invert)),
+            choice_input("values", get_args(Values)),
+            table("crop"),
+        ],
+        [picture_output("seen"), picture_output("reconstruction"), table("facts")],
     )

@@ -24,12 +24,11 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from torch import Tensor
 
 from vae.decode import SCRIPT, Picture, Values, read_frames, write_frames
 from vae.demo.cache import CACHE
-from vae.images import OVERSAMPLING, to_tensor
 
+SIDE = 512  # pixels of an upload's longer side, at least, that remain of it: a digit may lie small in a corner
 MAX_UPLOAD_BYTES = 20 * 2**20
 UPLOAD_SECONDS = 300  # that a visitor may take to send a file
 DECODE_SECONDS = 5  # until a process is ended from outside; it ends itself after WORKER_SECONDS of processor time
@@ -76,29 +75,27 @@ _ONE_FILE = "send one file, as multipart/form-data under the name files"
 _TOO_LARGE = f"a picture may have at most {MAX_UPLOAD_BYTES // 2**20} MB: make it smaller first"
 
 
-def read_upload(path: str, image_size: int, channels: int, values: Values = "auto") -> tuple[Tensor, str | None]:
-    """Read a visitor's picture as a model sees it, (C, image_size, image_size) in [0, 1], and what was done to its values.
+def read_upload(path: str, side: int = SIDE, values: Values = "auto") -> Picture:
+    """Read all of a visitor's picture, 8-bit L, RGB or RGBA, and what was done to its values, in words.
 
+    side: its longer side is made smaller by a whole factor, to no less than this (pixels).
     Raises ValueError in one sentence if the path leads out of this page's upload cache, is no regular file of at most
     MAX_UPLOAD_BYTES, or if the picture can't be read.
     """
-    read = _read_once(path, image_size, channels, values)
+    read = _read_once(path, side, values)
     if isinstance(read, str):
         raise ValueError(read)
     CACHE.use(path)  # it is known to be in the cache
     return read
 
 
-@lru_cache(maxsize=64)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
-def _read_once(path: str, image_size: int, channels: int, values: Values) -> tuple[Tensor, str | None] | str:
+@lru_cache(maxsize=16)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
+def _read_once(path: str, side: int, values: Values) -> Picture | str:
     """Read a visitor's picture, or return why it can't be decoded: to try again would take as long as before."""
     try:
-        image, note = DECODER.read(
-            lambda: read_own_file(path), os.path.basename(path), OVERSAMPLING * image_size, values
-        )
+        return DECODER.read(lambda: read_own_file(path), os.path.basename(path), side, values, whole=True)
     except UndecodableError as error:
         return str(error)
-    return to_tensor(image, image_size, channels), note
 
 
 def read_own_file(path: str) -> bytes:

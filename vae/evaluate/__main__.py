@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +17,7 @@ from accelerate import PartialState
 from vae.attributes import AttributePrior
 from vae.card import model_card
 from vae.data import DATASETS, HUB, Attributes, Pictures, binarize, load_dataset
+from vae.data.folder import Side
 from vae.decode import Values
 from vae.evaluate.features import CLASSIFIERS, load_classifier
 from vae.evaluate.features import train as train_classifier
@@ -29,6 +30,7 @@ from vae.evaluate.measure import (
     measure_generation,
     measure_latents,
     measure_likelihood,
+    measure_scores,
 )
 from vae.evaluate.metrics import pca_mse
 from vae.figures import AttributeMetrics, Figures, PriorMetrics, to_json
@@ -72,6 +74,8 @@ class Options:
     """Fit the directions of attributes to all training pictures, instead of the few that train.py takes."""
     prior: Literal["normal", "gaussian", "mixture", "flow", "attributes"] | None = None
     """With --fit-prior, take this prior instead: the likeliest need not give the best pictures."""
+    only_scores: bool = False
+    """Measure no more than how test pictures are scored, which the page compares a visitor's picture with; a minute."""
     write: bool = False
     """Write the figures into the folder's metrics.json and card, with a fitted prior and its pictures."""
 
@@ -79,6 +83,8 @@ class Options:
         for name in ("samples", "pictures", "generated", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.only_scores and (self.fit_prior or self.fit_directions):
+            raise ValueError("--only-scores fits nothing: leave out --fit-prior and --fit-directions")
 
 
 def main(options: Options) -> None:
@@ -92,6 +98,11 @@ def main(options: Options) -> None:
         if options.fit_prior:
             raise ValueError(f"{options.model} learned its prior in training: leave --fit-prior out")
         trained_with = copy.deepcopy(model.prior).to(device)
+    if options.only_scores:
+        scores = report("scores", measure_scores(model, loader(name, options, model, figures)("test").images))
+        if options.write:
+            dataclasses.replace(figures, scores=scores, weights=fingerprint(folder)).write(folder)
+        return
     train, test, num_held_out = load_pictures(name, options, model, figures)
 
     fitted = fit_priors(model, train, num_held_out) if options.fit_prior else []
@@ -107,6 +118,7 @@ def main(options: Options) -> None:
             "likelihood",
             measure_likelihood(model, test.images[: options.pictures], options.samples, trained_with),
         ),
+        "scores": report("scores", measure_scores(model, test.images)),
         "latents": report("latents", measure_latents(model, test.images)),
     }
     is_binarized = bool(figures.training and figures.training.binarize)
@@ -156,20 +168,26 @@ def choose_dataset(options: Options, figures: Figures) -> str:
     return name
 
 
+def loader(name: str, options: Options, model: VAE, figures: Figures) -> Callable[[Side], Pictures]:
+    """Return what loads a split of the pictures as the model knows them."""
+    training = figures.training
+
+    def load(split: Side) -> Pictures:
+        size, channels = model.config.image_size, model.config.channels
+        pictures = load_dataset(
+            name, options.data_dir, split, image_size=size, channels=channels, pixel_range=options.pixel_range
+        )
+        if training and training.binarize:
+            return pictures._replace(images=binarize(pictures.images, training.seed))
+        return pictures
+
+    return load
+
+
 def load_pictures(name: str, options: Options, model: VAE, figures: Figures) -> tuple[Pictures, Pictures, int]:
     """Load training and test pictures as the model knows them, and how many training pictures were held out."""
-    load = partial(
-        load_dataset,
-        name,
-        options.data_dir,
-        image_size=model.config.image_size,
-        channels=model.config.channels,
-        pixel_range=options.pixel_range,
-    )
-    train, test = load("train"), load("test")
-    training = figures.training
-    if training and training.binarize:
-        train, test = (split._replace(images=binarize(split.images, training.seed)) for split in (train, test))
+    load = loader(name, options, model, figures)
+    train, test, training = load("train"), load("test"), figures.training
     if training and 0 < training.validation_pictures < len(train.images):
         return train, test, training.validation_pictures
     return train, test, default_num_held_out(len(train.images))

@@ -21,10 +21,12 @@ from vae.figures import (
     GenerationMetrics,
     LatentMetrics,
     LikelihoodMetrics,
+    ScoreMetrics,
     TestMetrics,
     last_part,
+    place_among,
 )
-from vae.generate import encode, generate, reconstruct
+from vae.generate import encode, generate, reconstruct, score, typicality
 from vae.images import enlarge, grid, psnr, ssim, to_unit
 from vae.loss import (
     elbo,
@@ -122,6 +124,26 @@ def encode_images(model: VAE, images: Tensor) -> DiagonalGaussian:
     parts = [encode(model, to_unit(part.to(model.log_scale.device))) for part in images.split(CHUNK)]
     return DiagonalGaussian(
         torch.cat([part.mean.cpu() for part in parts]), torch.cat([part.logvar.cpu() for part in parts])
+    )
+
+
+def measure_scores(model: VAE, images: Tensor) -> ScoreMetrics:
+    """Score images, (N, C, H, W) uint8, each by one sample, as the page scores a visitor's picture to compare it."""
+    device = model.log_scale.device
+    generator = torch.Generator(device).manual_seed(0)
+    rows = []
+    for part in images.split(CHUNK):
+        x = to_unit(part.to(device))
+        rows.append(torch.stack([score(model, x, generator=generator).cpu(), typicality(model, x).cpu()], dim=1))
+    scores, typical = torch.cat(rows).double().unbind(dim=1)
+
+    def percentiles(values: Tensor) -> list[float]:
+        return torch.quantile(values, torch.linspace(0, 1, 101, dtype=torch.float64)).tolist()
+
+    known = percentiles(scores), percentiles(typical)
+    lower = [min(map(place_among, known, pair)) for pair in zip(scores.tolist(), typical.tolist(), strict=True)]
+    return ScoreMetrics(
+        pictures=len(images), score=known[0], typicality=known[1], lower=percentiles(torch.tensor(lower).double())
     )
 
 

@@ -22,6 +22,9 @@ const TERMS = {
   lerp: "Goes straight from one point to the other, and so comes closer to the origin than real pictures are.",
   PSNR: "How near a copy is, in decibels: 20 is rough, 30 is good, 40 can't be told from the original.",
   SSIM: "How alike two pictures look, from 0 to 1, by their local structure.",
+  temperature: "How much noise goes in: below 1 pictures get more typical and less varied, above 1 wilder.",
+  "Fréchet distance":
+    "How far the new pictures are from real ones, as a set: the distance of two Gaussians of a classifier's features.",
   seed: "A number that starts the random generator: the same seed always draws the same picture.",
 };
 
@@ -50,6 +53,26 @@ export function make(tag, properties = {}, ...children) {
  */
 export function button(text, onclick, properties = {}) {
   return make("button", { type: "button", onclick, ...properties }, text);
+}
+
+let groups = 0; // of choices
+
+/**
+ * Some words of which one is chosen.
+ * @param {string} label
+ * @param {string[][]} options each a value and its word
+ * @param {string} chosen the value to begin with
+ * @param {(value: string) => void} change
+ * @returns {HTMLElement} its inputs' values are those
+ */
+export function choices(label, options, chosen, change) {
+  const name = `choices-${++groups}`;
+  const choice = (/** @type {string[]} */ [value, word]) => {
+    const input = make("input", { type: "radio", name, value, checked: value === chosen });
+    input.onchange = () => change(value);
+    return make("label", { className: "choice" }, input, make("span", {}, word));
+  };
+  return make("div", { className: "choices", role: "radiogroup", "aria-label": label }, ...options.map(choice));
 }
 
 /**
