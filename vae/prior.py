@@ -266,7 +266,7 @@ class Flow(Prior):
     def fit(cls, z: Tensor, layers: int = 16, width: int = 128, steps: int = 3000, seed: int = 0) -> Flow:
         """Fit a flow to samples of the aggregate posterior, (N, D), by maximum likelihood on their device."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             flow = cls(z.shape[1], layers, width)
         flow.mean.copy_(z.mean(dim=0))
         flow.std.copy_(z.std(dim=0).clamp(min=math.sqrt(MIN_VARIANCE)))
