@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_a_model_is_compiled_if_that_saves_time(
     said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = [0.0]
+    clock, model = [0.0], small_model()
 
     def time_pass(model: Any, x: Any, samples: int, precision: str, *, compiled: bool, graph: bool) -> float:
         assert len(x) == 64
@@ -95,9 +96,9 @@ def test_a_model_is_compiled_if_that_saves_time(
 
     monkeypatch.setattr(speed, "time_pass", time_pass)
     monkeypatch.setattr(speed.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: torch.inference_mode())
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
     run = RunOptions(epochs=epochs, minutes=minutes)
-    arguments = (run, machine(CUDA), small_model(), PICTURES, 1, True)
+    arguments = (run, machine(CUDA), model, PICTURES, 1, True)
     compiled, why = choose_compile("auto", *arguments)
     assert compiled == expected
     assert said in why
