@@ -15,6 +15,8 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import tyro
 
@@ -32,13 +34,13 @@ def train_until(kill: int, output: Path, steps: int) -> None:
     """Train a tiny model, from the last checkpoint if there is one; end the program soon after the step `kill`."""
     after_step = Run.after_step
 
-    def count(run: Run, step: int, *rest: object) -> None:
+    def count(run: Run, step: int, *rest: Any) -> None:
         if step == kill:
             delay = random.uniform(0, MAX_DELAY)
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        after_step(run, step, *rest)  # type: ignore[arg-type]
+        after_step(run, step, *rest)
 
-    Run.after_step = count  # type: ignore[method-assign]
+    mock.patch.object(Run, "after_step", count).start()
     pictures = load_examples("mnist").images
     config = TrainConfig(
         model=ModelOptions(latent_dim=8, width=8, depth=1),

@@ -12,8 +12,10 @@ import os
 import pickle
 import shlex
 import shutil
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from tqdm import tqdm
 from vae.figures import UNPUBLISHED
 from vae.files import write
 from vae.model import VAE
+from vae.training.failures import first_line
 from vae.training.optim import EMA
 
 T = TypeVar("T")
@@ -34,6 +37,11 @@ T = TypeVar("T")
 FORMAT = 2  # of the files; another one is refused
 FOLDER = "checkpoints"  # within the output folder
 KEPT = 2  # the last checkpoints: a file may be damaged
+# What zipfile and torch say of a file in which bits are flipped, or that ends too early.
+DAMAGED = (
+    *(OSError, RuntimeError, ValueError, EOFError, KeyError, struct.error),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 # What may be another when a run goes on: where it stops, and what says nothing of the weights.
 MAY_CHANGE = UNPUBLISHED | {"epochs", "minutes", "checkpoint_minutes", "resume"}
 
@@ -263,8 +271,8 @@ def _read(path: Path) -> dict[str, Any]:
         if damaged:
             raise zipfile.BadZipFile(f"checksum of {damaged}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]:.100})") from error
+    except DAMAGED as error:
+        raise ValueError(f"{path} is damaged ({first_line(error)})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise ValueError(f"{path} is of another version")
     return checkpoint

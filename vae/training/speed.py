@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vae.images import to_unit
 from vae.model import VAE
+from vae.training.failures import first_line
 from vae.training.options import OptimizerOptions, RunOptions
 from vae.training.step import WARM_UP, GraphedStep
 
@@ -117,7 +118,7 @@ def choose_compile(
         try:
             fast = seconds(compiled=True)
         except (RuntimeError, ImportError, OSError) as error:  # there may be no compiler
-            return False, f"which fails here: {str(error).strip().splitlines()[0]:.100}"
+            return False, f"which fails here: {first_line(error)}"
         spent = time.monotonic() - began
     why = f"tried: {1e3 * fast:.2f} ms compiled and {1e3 * plain:.2f} ms not, without the optimizer"
     return steps * (plain - fast) > spent, why  # as much as it took, to be had again: some of it is cached

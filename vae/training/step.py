@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vae.training.failures import first_line
+
 WARM_UP = 3  # steps before the capture, in which libraries choose their algorithms, and a model is compiled
 
 
@@ -66,7 +68,7 @@ class GraphedStep:
             torch.cuda.set_stream(stream)
             generator.graphsafe_set_state(random)
             self.can_capture = False
-            reason = f"the training step can't be captured as a CUDA graph ({str(error).splitlines()[0]:.100})"
+            reason = f"the training step can't be captured as a CUDA graph ({first_line(error)})"
             if self.is_required:
                 raise ValueError(f"{reason}: leave out --cuda-graph on") from error
             tqdm.write(f"{reason}: its kernels are launched one by one, which is slower")
