@@ -74,10 +74,11 @@ class TrainingState:
 
     def snapshot(self, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
         """Copy what is `now`, to where an earlier copy is, if there is one."""
+        now = self.now()
         if earlier is None:
-            return copy.deepcopy(self.now())
-        copy_tensors(self.now(), earlier)
-        return earlier | {"scaler": self.now()["scaler"]}
+            return copy.deepcopy(now)
+        copy_tensors(now, earlier)
+        return earlier | {"scaler": now["scaler"]}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, which stays as it is. Tensors stay where they are: a CUDA graph knows no other place."""
