@@ -7,10 +7,11 @@ The system ends it (SIGKILL) a few milliseconds after steps drawn by chance: wit
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
 import tyro
 
 from train import ModelOptions, OutputOptions, RunOptions, TrainConfig, train
@@ -30,14 +32,17 @@ MAX_DELAY = 0.05  # seconds between a step and the kill
 NEVER = 0
 
 
-def train_until(kill: int, output: Path, steps: int) -> None:
-    """Train a tiny model, from the last checkpoint if there is one; end the program soon after the step `kill`."""
+def train_until(kill: int, output: Path, steps: int, environment: dict[str, str]) -> None:
+    """Train a tiny model, from the last checkpoint if there is one; end the first process soon after the step `kill`."""
+    os.environ |= environment
+    with open(os.devnull, "w") as nowhere:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere.fileno(), stream.fileno())
     after_step = Run.after_step
 
     def count(run: Run, step: int, *rest: Any) -> None:
-        if step == kill:
-            delay = random.uniform(0, MAX_DELAY)
-            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if step == kill and run.accelerator.is_main_process:
+            threading.Timer(random.uniform(0, MAX_DELAY), os.kill, (os.getpid(), signal.SIGKILL)).start()
         after_step(run, step, *rest)
 
     mock.patch.object(Run, "after_step", count).start()
@@ -47,28 +52,34 @@ def train_until(kill: int, output: Path, steps: int) -> None:
         run=RunOptions(epochs=steps / (len(pictures) // 16), batch_size=16, checkpoint_minutes=1e-6, evaluations=4),
         output=OutputOptions(output=output),
     )
-    if (output / "checkpoints").exists():
+    if list((output / "checkpoints").glob("step-*.pt")):
         config = stored_config(output, TrainConfig)
     train(config, pictures)
 
 
 def run(kill: int, output: Path, steps: int, processes: int) -> int:
-    """Do `train_until` in programs of their own; return the exit status."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), __file__, "--output", str(output)]
-    command += ["--steps", str(steps), "--until", str(kill)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"ACCELERATE_USE_CPU": "true"} if processes > 1 else {})
-    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+    """Do `train_until` in processes of their own; return the exit status of the first, which the others don't outlive."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        together = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+        environment = {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+        environment |= {name: str(value) for name, value in together.items()}
+        arguments = (kill, output, steps, environment if processes > 1 else {})
+        # As a fork: what is imported is imported once.
+        children.append(multiprocessing.get_context("fork").Process(target=train_until, args=arguments))
+        children[-1].start()
+    children[0].join()
+    for child in children[1:]:
+        child.join(None if children[0].exitcode == 0 else 0)
+        child.kill()
+        child.join()
+    assert children[0].exitcode is not None
+    return children[0].exitcode
 
 
-def main(
-    kills: int = 20,
-    steps: int = 1500,
-    processes: int = 1,
-    seed: int = 0,
-    until: int | None = None,
-    output: Path = Path(),
-) -> None:
+def main(kills: int = 20, steps: int = 600, processes: int = 1, seed: int = 0) -> None:
     """Train once undisturbed and once with kills, print both fingerprints, and fail if they differ.
 
     Args:
@@ -76,18 +87,15 @@ def main(
         steps: Of each training.
         processes: That train together, on the CPU if there are several.
         seed: Of the steps to kill at.
-        until: Used by the script itself: the step to end at.
-        output: Used by the script itself: the folder to train into.
     """
-    if until is not None:
-        train_until(until, output, steps)
-        return
+    os.environ["OMP_NUM_THREADS"] = "1"  # or the load of the machine would have a say
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
         assert run(NEVER, whole, steps, processes) == 0, "the undisturbed training failed"
-        for number, step in enumerate(sorted(random.Random(seed).sample(range(20, steps - 20), kills)), start=1):
+        for number, step in enumerate(sorted(random.Random(seed).sample(range(5, steps - 20), kills)), start=1):
             status = run(step, killed, steps, processes)
-            written = sorted(path.name for path in (killed / "checkpoints").iterdir())
+            written = sorted(path.name for path in (killed / "checkpoints").glob("*"))
             print(f"kill {number} at step {step}: exit status {status}, {', '.join(written)}", flush=True)
             assert status != 0, "it came to its end before the kill"
         assert run(NEVER, killed, steps, processes) == 0, "it did not go on to its end"
