@@ -18,13 +18,14 @@ from torch.distributions import MultivariateNormal
 
 import vae.evaluate.__main__
 import vae.evaluate.features
+import vae.evaluate.fit
 import vae.evaluate.measure
 from vae import VAE, Flow, GaussianMixture
 from vae.attributes import AttributePrior, Directions
 from vae.data import Pictures, load_examples
 from vae.evaluate.__main__ import Options, main
 from vae.evaluate.features import CLASSIFIERS, load_classifier
-from vae.evaluate.fit import fit_priors
+from vae.evaluate.fit import compare_priors, fit_priors
 from vae.evaluate.measure import (
     compare,
     describe_dataset,
@@ -39,6 +40,7 @@ from vae.generate import encode
 from vae.hub import bundled_names
 from vae.images import ssim, to_unit
 from vae.model import DiagonalGaussian
+from vae.prior import StandardNormal
 
 FEW: dict[str, Any] = {"samples": 3, "pictures": 5, "generated": 40, "seeds": 2}
 
@@ -85,6 +87,10 @@ def save_other(model: VAE, folder: Path) -> None:
 
 
 def test_figures_prior_card_and_pictures_are_written(folder: Path) -> None:
+    model = VAE.from_pretrained(folder)
+    with torch.no_grad():
+        model.encoder.mean.bias.add_(3)  # far from N(0, I), so that another prior is better
+    save_other(model, folder)
     figures = run(folder, fit_prior=True, write=True)
     test, likelihood, latents, generation = figures.test, figures.likelihood, figures.latents, figures.generation
     assert test is not None
@@ -96,7 +102,7 @@ def test_figures_prior_card_and_pictures_are_written(folder: Path) -> None:
     assert figures.weights == fingerprint(folder)
     assert test.pictures == 120
     assert test.psnr == pytest.approx(-10 * math.log10(test.mse))
-    assert likelihood.bound == pytest.approx(likelihood.elbo, abs=2)  # of an untrained model
+    assert likelihood.bound == pytest.approx(likelihood.elbo, abs=4)  # of an untrained model
     assert likelihood.bound_with_prior is not None
     assert latents.kl == pytest.approx(latents.mutual_information + latents.marginal_kl)
     assert generation.accuracy is not None
@@ -160,7 +166,8 @@ def test_without_a_classifier_one_is_trained_for_attributes_and_new_pictures_are
 ) -> None:
     monkeypatch.setattr(vae.evaluate.__main__, "CLASSIFIERS", ())
     monkeypatch.setattr(vae.evaluate.features, "MIN_STEPS", 60)
-    figures = run(folder, fit_prior=True, prior="mixture-100", fit_directions=True, write=True)
+    monkeypatch.setattr(vae.evaluate.fit, "PICTURES_PER_COMPONENT", 10)
+    figures = run(folder, fit_prior=True, prior="mixture", fit_directions=True, write=True)
     out = capsys.readouterr().out
     assert "no classifier knows mnist: one is trained" in out
     assert "new pictures are not measured" in out
@@ -169,7 +176,7 @@ def test_without_a_classifier_one_is_trained_for_attributes_and_new_pictures_are
     assert figures.priors["flow"].generation is None
     stored = VAE.from_pretrained(folder).prior  # not the likeliest, but the one that was asked for
     assert isinstance(stored, GaussianMixture)
-    assert stored.components == 100
+    assert stored.components == 8  # of 80 pictures
 
 
 def test_what_can_not_be_done_is_said(folder: Path) -> None:
@@ -290,21 +297,15 @@ def test_the_prior_that_fits_best_comes_first_and_tightens_the_bounds() -> None:
         model.encoder.mean.bias.add_(3)
     pictures = load_examples("mnist")
     images = pictures.images
-    rows = fit_priors(model, pictures, 24, components=(1, 3))
-    assert [row.held_out for row in rows] == sorted((row.held_out for row in rows), reverse=True)
-    assert {row.name for row in rows} == {"mixture-1", "mixture-3", "flow", "attributes"}
-    assert len(fit_priors(model, Pictures(images, torch.empty(240, 0, dtype=torch.int64), {}), 24, components=())) == 1
-    wide = small_model(latent_dim=400)
-    assert {row.name for row in fit_priors(wide, pictures, 24, components=(1, 75))} == {
-        "mixture-1",
-        "flow",
-        "attributes",
-    }
-    single = next(row.prior for row in rows if row.name == "mixture-1")
-    assert isinstance(single, GaussianMixture)
-    z = encode(model, to_unit(images[:-24])).sample(torch.Generator().manual_seed(0))
+    rows = fit_priors(model, pictures, 24)
+    assert {row.name for row in rows} == {"normal", "gaussian", "mixture-3", "flow", "attributes"}
+    assert rows[0].held_out == max(row.held_out for row in rows) > {row.name: row.held_out for row in rows}["normal"]
+    unlabelled = Pictures(images, torch.empty(240, 0, dtype=torch.int64), {})
+    assert {row.name for row in fit_priors(model, unlabelled, 24, components=0)} == {"normal", "gaussian", "flow"}
+    single = next(row.prior for row in rows if row.name == "gaussian")
+    z = encode(model, to_unit(images[:-80])).sample(torch.Generator().manual_seed(0))
     gaussian = MultivariateNormal(z.mean(0), torch.cov(z.T))
-    torch.testing.assert_close(single.log_prob(z).mean(), gaussian.log_prob(z).mean(), atol=0.3, rtol=0)
+    torch.testing.assert_close(single.log_prob(z).mean(), gaussian.log_prob(z).mean(), atol=0.5, rtol=0)
 
     plain = measure_latents(model, images[:100])
     assert plain.marginal_kl_at_least is None
@@ -318,6 +319,31 @@ def test_the_prior_that_fits_best_comes_first_and_tightens_the_bounds() -> None:
     likelihood = measure_likelihood(model, images[:10], samples=20)
     assert likelihood.bound_with_prior is not None
     assert likelihood.bound_with_prior > likelihood.bound
+
+
+@pytest.mark.parametrize("count", [20, 50, 200, 2000])
+@pytest.mark.parametrize("kind", ["standard", "clusters", "narrow", "heavy tails"])
+def test_the_prior_that_is_taken_is_never_worse_than_the_standard_normal(
+    count: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On latent vectors that nothing was fitted to: with few pictures, a mixture or a flow learns them by heart."""
+    if count <= 50:
+        monkeypatch.undo()  # the whole flow
+    generator, dimension = torch.Generator().manual_seed(count), 16
+    z = torch.randn(count + 2000, dimension, generator=generator)
+    if kind == "clusters":
+        z = 0.6 * z + torch.randn(10, dimension, generator=generator)[torch.arange(len(z)) % 10]
+    elif kind == "narrow":
+        z = z * torch.linspace(0.05, 1, dimension)
+    elif kind == "heavy tails":
+        z = z / torch.rand(len(z), 1, generator=generator).sqrt()
+    posterior = DiagonalGaussian(z[:count], torch.full((count, dimension), -6.0))
+    pictures = Pictures(torch.empty(count, 0, dtype=torch.uint8), torch.empty(count, 0, dtype=torch.int64), {})
+    best, *_ = compare_priors(posterior, pictures, num_held_out=count // 3)
+    gain = best.prior.log_prob(z[count:]).mean() - StandardNormal().log_prob(z[count:]).mean()
+    assert gain >= 0
+    if kind in ("clusters", "narrow") and count >= 200:
+        assert gain > 1  # nats
 
 
 def test_compare_gives_mean_and_spread_over_sets() -> None:

@@ -27,7 +27,10 @@ CHUNK = 2000  # latent vectors that a mixture draws or scores at once, which bou
 MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
 MAX_ROUNDS = 30  # of expectation-maximization
 SHARES = 0.0, 0.1, 0.2, 0.3, 0.5  # of what all components have in common, to try in each covariance
+ROUNDNESS = 0.0, 0.03, 0.1, 0.3, 0.6, 1.0  # of the covariance of N(0, I), to try in all of them
 FACTORS = 1.0, 1.03, 1.06, 1.1, 1.2, 1.4, 1.7  # to try all covariances by
+FLOW_BATCH = 512
+FLOW_EPOCHS = 100  # at most, over the latents that a flow is fitted to: more, over a few, learns them by heart
 MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that no layer can overflow
 
 
@@ -152,19 +155,22 @@ class GaussianMixture(Prior):
     def calibrate(self, z: Tensor) -> GaussianMixture:
         """Let latent vectors that it was not fitted to, (N, D), say how wide its components should be; returns itself.
 
-        A component that was fitted to a few hundred vectors hugs them. Each covariance becomes a mean of its own and of what
-        all have in common, times a factor: that mean and that factor which make z most likely (Friedman, "Regularized
-        Discriminant Analysis", JASA 1989).
+        A component that was fitted to a few hundred vectors hugs them. Each covariance becomes a mean of its own, of what all
+        have in common and of that of N(0, I), which training pulls towards, times a factor: those shares and that factor
+        which make z most likely (Friedman, "Regularized Discriminant Analysis", JASA 1989).
         """
         own = self.scale_tril.double() @ self.scale_tril.double().mT  # (K, D, D)
         common = (self.weights[:, None, None] * own).sum(dim=0)  # (D, D)
-        shapes = [torch.linalg.cholesky(own.lerp(common, share)).float() for share in SHARES]
-        likelihoods = {}
-        for index, factor in itertools.product(range(len(shapes)), FACTORS):
-            self.scale_tril.copy_(shapes[index] * math.sqrt(factor))
-            likelihoods[index, factor] = self.log_prob(z).mean().item()
-        index, factor = max(likelihoods, key=lambda tried: likelihoods[tried])
-        self.scale_tril.copy_(shapes[index] * math.sqrt(factor))
+        shares = SHARES if self.components > 1 else (0.0,)
+        covariances = [own.lerp(common, share) for share in shares]
+        identity = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
+        best = -math.inf, self.scale_tril
+        for covariance, roundness in itertools.product(covariances, ROUNDNESS):
+            shape = torch.linalg.cholesky(covariance.lerp(identity, roundness)).float()
+            for factor in FACTORS:
+                self.scale_tril = shape * math.sqrt(factor)
+                best = max(best, (self.log_prob(z).mean().item(), self.scale_tril), key=lambda tried: tried[0])
+        self.scale_tril = best[1]
         return self
 
 
@@ -264,7 +270,11 @@ class Flow(Prior):
 
     @classmethod
     def fit(cls, z: Tensor, layers: int = 16, width: int = 128, steps: int = 3000, seed: int = 0) -> Flow:
-        """Fit a flow to samples of the aggregate posterior, (N, D), by maximum likelihood on their device."""
+        """Fit a flow to samples of the aggregate posterior, (N, D), by maximum likelihood on their device.
+
+        steps: of batches of FLOW_BATCH, at most: fewer for less than FLOW_EPOCHS of them.
+        """
+        steps = min(steps, math.ceil(FLOW_EPOCHS * len(z) / FLOW_BATCH))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             flow = cls(z.shape[1], layers, width)
@@ -275,7 +285,7 @@ class Flow(Prior):
         optimizer = torch.optim.Adam(flow.parameters())
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
         for _ in range(steps):
-            batch = torch.randint(len(z), (512,), generator=generator).to(z.device)
+            batch = torch.randint(len(z), (FLOW_BATCH,), generator=generator).to(z.device)
             loss = -flow.log_prob(z[batch]).mean()
             optimizer.zero_grad()
             loss.backward()

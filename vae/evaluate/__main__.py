@@ -65,11 +65,12 @@ class Options:
     seeds: int = 3
     """How often to draw new pictures, for the mean and the spread."""
     fit_prior: bool = False
-    """Fit priors to the encoded training pictures: a mixture, a flow and, where pictures have labels, one Gaussian for
-    each combination of attributes. The model gets the one under which held-out pictures' latent vectors are likeliest."""
+    """Fit priors to the encoded training pictures: a Gaussian, a mixture, a flow and, where pictures have labels, one
+    Gaussian for each combination of attributes. The model gets the one under which held-out pictures' latent vectors are
+    likeliest, or N(0, I) if none is surely better."""
     fit_directions: bool = False
     """Fit the directions of attributes to all training pictures, instead of the few that train.py takes."""
-    prior: Literal["mixture-100", "flow", "attributes"] | None = None
+    prior: Literal["normal", "gaussian", "mixture", "flow", "attributes"] | None = None
     """With --fit-prior, take this prior instead: the likeliest need not give the best pictures."""
     write: bool = False
     """Write the figures into the folder's metrics.json and card, with a fitted prior and its pictures."""
@@ -116,7 +117,7 @@ def main(options: Options) -> None:
             train,
             test,
             features=name,
-            priors={row.name: row.prior for row in fitted},
+            priors={row.name: row.prior for row in fitted if not isinstance(row.prior, StandardNormal)},
             pictures=options.generated,
             seeds=options.seeds,
         )
@@ -176,12 +177,12 @@ def load_pictures(name: str, options: Options, model: VAE, figures: Figures) -> 
 
 def choose_prior(model: VAE, fitted: list[FittedPrior], options: Options) -> FittedPrior | None:
     """Give the model the prior that --prior names, or the likeliest, and return it; None if none was fitted."""
-    chosen = next((row for row in fitted if options.prior in (None, row.name)), None)
+    chosen = next((row for row in fitted if options.prior in (None, row.name.partition("-")[0])), None)
     if chosen:
         model.prior = chosen.prior
     elif options.prior:
         raise ValueError(
-            f"there is no prior {options.prior}: it needs --fit-prior, and more pictures than components, or labels"
+            f"there is no prior {options.prior}: it needs --fit-prior, and more pictures for a mixture, or labels for attributes"
         )
     if isinstance(model.prior, AttributePrior):
         model.directions = model.prior.directions

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from vae.attributes import AttributeModel, AttributePrior, fit_attributes
 from vae.data.specs import Pictures
 from vae.evaluate.measure import encode_images
 from vae.files import MAX_PRIOR_NUMBERS
 from vae.model import VAE, DiagonalGaussian
-from vae.prior import Flow, GaussianMixture, Prior
+from vae.prior import Flow, GaussianMixture, Prior, StandardNormal
 
 MAX_HELD_OUT = 2000  # training pictures: a tenth of them is held out, and no more than this
-FLOW_DRAWS = 4  # samples of each posterior that a flow is fitted to; for a mixture one is enough
+DRAWS = 4  # samples of each posterior that a flow is fitted to, and that priors are compared by; a mixture needs one
+COMPONENTS = 100  # of a mixture, at most
+PICTURES_PER_COMPONENT = 50  # at least
+CHANCE = 0.01  # that a prior which is no better than N(0, I) is taken for better
 
 
 # --- priors ----------------------------------------------------------------------------------------------------------
 
 
 class FittedPrior(NamedTuple):
-    """A prior, and the mean log-likelihood, in nats, of latent vectors of pictures held out from training."""
+    """A prior, and the mean log-likelihood, in nats, of latent vectors of pictures that nothing was fitted to."""
 
     name: str
     prior: Prior
@@ -36,37 +40,71 @@ def default_num_held_out(pictures: int) -> int:
     return min(MAX_HELD_OUT, math.ceil(pictures / 10))
 
 
-def fit_priors(
-    model: VAE, pictures: Pictures, num_held_out: int, components: Iterable[int] = (100,)
-) -> list[FittedPrior]:
-    """Fit mixtures of so many components, a flow and, if pictures have labels, `AttributePrior` to encoded pictures.
+def fit_priors(model: VAE, pictures: Pictures, num_held_out: int, components: int = COMPONENTS) -> list[FittedPrior]:
+    """Fit priors to encoded pictures, the best one first: see `compare_priors`.
 
-    The last num_held_out training pictures, which train.py held out, too, calibrate the mixtures and rank the priors:
-    the one under which their latent vectors are likeliest comes first.
+    The last num_held_out training pictures, which train.py held out, too, are those held out here, or the last third
+    where that is more and there are few.
     """
     posterior = encode_images(model, pictures.images)
+    return compare_priors(
+        posterior, pictures, max(num_held_out, min(MAX_HELD_OUT, len(pictures.images) // 3)), components
+    )
+
+
+def compare_priors(
+    posterior: DiagonalGaussian, pictures: Pictures, num_held_out: int, components: int = COMPONENTS
+) -> list[FittedPrior]:
+    """Fit a Gaussian, a mixture, a flow and, if pictures have labels, `AttributePrior`; rank them and N(0, I).
+
+    posterior: of pictures, (N, D). Of the last num_held_out of them, the first half calibrates the Gaussian and the mixture, the
+        second half ranks the priors, so that none is ranked by what it was fitted to.
+    components: of the mixture, at most; each has at least PICTURES_PER_COMPONENT pictures.
+
+    The prior comes first under which the latent vectors of the second half are likeliest, but N(0, I) comes before those
+    that aren't better by more than chance explains (a t-test of the differences, picture by picture).
+    """
+    pictures_fitted, latent_dim = len(posterior.mean) - num_held_out, posterior.mean.shape[1]
     generator = torch.Generator().manual_seed(0)
-    draws = [posterior.sample(generator) for _ in range(FLOW_DRAWS)]
-    z, held_out = draws[0][:-num_held_out], draws[0][-num_held_out:]
+    draws = torch.stack([posterior.sample(generator) for _ in range(DRAWS)])  # (DRAWS, N, D)
+    z, calibrating, ranking = draws.split([pictures_fitted, num_held_out // 2, num_held_out - num_held_out // 2], dim=1)
+    most = MAX_PRIOR_NUMBERS // GaussianMixture.numbers(latent_dim, 1)
+    components = min(components, pictures_fitted // PICTURES_PER_COMPONENT, most)
 
-    def mixture(k: int) -> Prior:
-        return GaussianMixture.fit(z, k).calibrate(held_out)
+    def mixture(components: int) -> Prior:
+        return GaussianMixture.fit(z[0], components).calibrate(calibrating[0])
 
-    fits: dict[str, Callable[[], Prior]] = {}
-    for k in components:
-        if k < len(z) and GaussianMixture.numbers(z.shape[1], k) <= MAX_PRIOR_NUMBERS:
-            fits[f"mixture-{k}"] = partial(mixture, k)
-    if z.shape[1] > 1:
-        fits["flow"] = partial(Flow.fit, torch.cat([draw[:-num_held_out] for draw in draws]))
-    if 0 < len(pictures.attributes) <= z.shape[1]:
-        known = DiagonalGaussian(posterior.mean[:-num_held_out], posterior.logvar[:-num_held_out])
-        named = pictures._replace(labels=pictures.labels[:-num_held_out])
+    fits: dict[str, Callable[[], Prior]] = {"normal": lambda: StandardNormal(latent_dim)}
+    if pictures_fitted > 1 and calibrating.shape[1] > 0:
+        fits["gaussian"] = partial(mixture, 1)
+        if components > 1:
+            fits[f"mixture-{components}"] = partial(mixture, components)
+    if latent_dim > 1:
+        fits["flow"] = partial(Flow.fit, z.flatten(0, 1))
+    if 0 < len(pictures.attributes) <= latent_dim:
+        known = DiagonalGaussian(posterior.mean[:pictures_fitted], posterior.logvar[:pictures_fitted])
+        named = pictures._replace(labels=pictures.labels[:pictures_fitted])
         fits["attributes"] = lambda: AttributePrior(_fit_directions(known, named))
-    fitted = []
-    for name, fit in fits.items():
-        prior = fit()
-        fitted.append(FittedPrior(name, prior, prior.log_prob(held_out).mean().item()))
-    return sorted(fitted, key=lambda row: row.held_out, reverse=True)
+    priors = {name: fit() for name, fit in fits.items()}
+    scores = {
+        name: torch.stack([prior.log_prob(draw) for draw in ranking]).mean(dim=0) for name, prior in priors.items()
+    }
+    rows = [FittedPrior(name, prior, scores[name].mean().item()) for name, prior in priors.items()]
+
+    def rank(row: FittedPrior) -> tuple[bool, bool, float]:
+        return _is_higher(scores[row.name], scores["normal"]), row.name == "normal", row.held_out
+
+    return sorted(rows, key=rank, reverse=True)
+
+
+def _is_higher(scores: Tensor, others: Tensor) -> bool:
+    """Tell whether scores are higher than others, pair by pair, by more than chance explains."""
+    from scipy.stats import ttest_1samp
+
+    difference = (scores - others).double().cpu()
+    if len(difference) < 2 or difference.std() == 0:
+        return False
+    return bool(ttest_1samp(difference.numpy(), 0, alternative="greater").pvalue < CHANCE)
 
 
 # --- directions ------------------------------------------------------------------------------------------------------
