@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -33,16 +32,15 @@ MAX_DELAY = 0.05  # seconds between a step and the kill
 NEVER = 0
 
 
-def train_until(kill: int, output: Path, steps: int, environment: dict[str, str]) -> None:
-    """Train a tiny model, from the last checkpoint if there is one; end the first process soon after the step `kill`."""
-    os.environ |= environment
+def train_until(kill: int, output: Path, steps: int) -> None:
+    """Train a tiny model, from the last checkpoint if there is one; end the process soon after the step `kill`."""
     with open(os.devnull, "w") as nowhere:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere.fileno(), stream.fileno())
     after_step = Run.after_step
 
     def count(run: Run, step: int, *rest: Any) -> None:
-        if step == kill and run.accelerator.is_main_process:
+        if step == kill:
             threading.Timer(random.uniform(0, MAX_DELAY), os.kill, (os.getpid(), signal.SIGKILL)).start()
         after_step(run, step, *rest)
 
@@ -58,51 +56,38 @@ def train_until(kill: int, output: Path, steps: int, environment: dict[str, str]
     train(config, pictures)
 
 
-def run(kill: int, output: Path, steps: int, processes: int) -> int:
-    """Do `train_until` in processes of their own; return the exit status of the first, which the others don't outlive."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    children = []
-    for rank in range(processes):
-        together = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
-        environment = {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
-        environment |= {name: str(value) for name, value in together.items()}
-        arguments = (kill, output, steps, environment if processes > 1 else {})
-        # As a fork: what is imported is imported once.
-        children.append(multiprocessing.get_context("fork").Process(target=train_until, args=arguments))
-        children[-1].start()
-    children[0].join()
-    for child in children[1:]:
-        child.join(None if children[0].exitcode == 0 else 0)
-        child.kill()
-        child.join()
-    assert children[0].exitcode is not None
-    return children[0].exitcode
+def run(kill: int, output: Path, steps: int) -> int:
+    """Do `train_until` in a process of its own; return its exit status."""
+    fork = multiprocessing.get_context("fork")  # what is imported is imported once
+    child = fork.Process(target=train_until, args=(kill, output, steps))
+    child.start()
+    child.join()
+    assert child.exitcode is not None
+    return child.exitcode
 
 
-def main(kills: int = 20, steps: int = 600, processes: int = 1, seed: int = 0) -> None:
+def main(kills: int = 20, steps: int = 600, seed: int = 0) -> None:
     """Train once undisturbed and once with kills, print both fingerprints, and fail if they differ.
 
     Args:
         kills: How many.
         steps: Of each training, about.
-        processes: That train together, on the CPU if there are several.
         seed: Of the steps to kill at.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # or the load of the machine would have a say
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
-        assert run(NEVER, whole, steps, processes) == 0, "the undisturbed training failed"
+        assert run(NEVER, whole, steps) == 0, "the undisturbed training failed"
         training = Figures.read(whole).training
         assert training
         drawn = random.Random(seed).sample(range(5, training.steps - 20), kills)
         for number, step in enumerate(sorted(drawn), start=1):
-            status = run(step, killed, steps, processes)
+            status = run(step, killed, steps)
             written = sorted(path.name for path in (killed / "checkpoints").glob("*"))
             print(f"kill {number} at step {step}: exit status {status}, {', '.join(written)}", flush=True)
             assert status != 0, "it came to its end before the kill"
-        assert run(NEVER, killed, steps, processes) == 0, "it did not go on to its end"
+        assert run(NEVER, killed, steps) == 0, "it did not go on to its end"
         prints = [fingerprint(path) for path in (whole, killed)]
         print(f"undisturbed {prints[0]}\nkilled      {prints[1]}")
         if prints[0] != prints[1]:
