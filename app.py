@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -70,7 +71,7 @@ def find_names(config: AppConfig) -> list[str]:
 
 def build(models: Models) -> Page:
     """Compose the page."""
-    with Page(title="unvaelievable", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+    with Page(title="unvaelievable", analytics_enabled=False) as page:
         gr.Markdown("# unvaelievable\nA variational autoencoder to play with.", elem_id="title")
         if models.notices:
             gr.Markdown(models.notice(), elem_id="notice")
@@ -88,10 +89,10 @@ def build(models: Models) -> Page:
 @contextmanager
 def own_cache() -> Iterator[None]:
     """Give this page a folder of its own for uploads and pictures: gradio's is shared by all pages of a machine."""
-    if "GRADIO_TEMP_DIR" in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="unvaelievable-", ignore_cleanup_errors=True) as folder:
+    within = os.environ.get("GRADIO_TEMP_DIR")
+    if within:
+        os.makedirs(within, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="unvaelievable-", dir=within, ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         yield
 
@@ -118,6 +119,8 @@ def main() -> None:
             raise ValueError("; ".join(models.refused.values()))
         if not models.names:
             raise ValueError("no model comes with this copy: name one with --model")
+        # As Ctrl-C does, the system's signal ends the page in order: nothing that visitors sent stays on the disk.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with own_cache():
             build(models).open(
                 routes(models),

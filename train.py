@@ -28,7 +28,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vae.config import VAEConfig
-from vae.data import OWN, Pictures, augment, short_name, spec_of
+from vae.data import OWN, Pictures, Share, augment, draw_binary, short_name, spec_of
 from vae.evaluate.measure import describe_dataset
 from vae.figures import Figures, TrainingRecord, published_command
 from vae.hub import check_write
@@ -41,6 +41,7 @@ from vae.training.failures import OUT_OF_MEMORY_ADVICE, is_out_of_memory
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
 from vae.training.options import LossOptions, OptimizerOptions, RunOptions
 from vae.training.output import Output, OutputOptions
+from vae.training.processes import act_as_one
 from vae.training.push import push, push_command
 from vae.training.run import Run
 from vae.training.setup import (
@@ -95,7 +96,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     options = replace(config.optimizer, **(saved["facts"]["speed"] if saved else {}))
     accelerator = make_accelerator(options.mixed_precision, config.output.tracker)
     accelerator.print(threads)
-    set_seed(config.run.seed, device_specific=True)
+    set_seed(config.run.seed)  # the same in all processes
     first = VAE.from_pretrained(config.model.init) if config.model.init and not saved else None
     described = VAEConfig.from_dict(saved["facts"]["model"]) if saved else first.config if first else None
     own = load_own(config.data, pictures, described)
@@ -104,9 +105,6 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if first and first.origin and first.origin.resolve() == folder.resolve():
         raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
     split = load_split(accelerator, config.data, model_config, config.run.seed, own)
-    repo = config.output.push_to_hub
-    if repo and accelerator.is_main_process:
-        check_write(repo, private=config.output.private or None)
 
     # The model, perhaps a learned prior, their optimizer, and the average of their weights, which is what is kept.
     vae = initial_model(model_config, first).to(memory_format=torch.channels_last).to(accelerator.device)
@@ -116,14 +114,16 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
         flow = known or Flow(model_config.latent_dim, FLOW_LAYERS, FLOW_WIDTH)
         parts.append(flow.requires_grad_(True).to(accelerator.device))
     ema = EMA(parts)
-    speed = choose_speed(options, config.run, accelerator, vae, split.train, config.loss.samples)
+    act_as_one(vae, accelerator)
+    samples = config.loss.samples
+    speed = choose_speed(options, config.run, accelerator, vae, split.measured, len(split.train), samples)
     accelerator.print(speed.said)
     if speed.compile:
         compile_with(accelerator)
     model, *log_priors = (accelerator.prepare_model(part) for part in parts)
     optimizer = accelerator.prepare_optimizer(make_optimizer(parts), device_placement=False)  # it is there already
     log_prior = log_priors[0] if log_priors else None
-    if log_prior is None and config.loss.samples > 1:
+    if log_prior is None and samples > 1:
         log_prior = StandardNormal().log_prob  # an importance weight needs log p(z) of its own sample
     beta = torch.zeros((), device=accelerator.device)
     step: Callable[[Tensor], Tensor] = partial(
@@ -146,7 +146,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
         calibration=split.measured,
         tilt=config.loss.tilt,
         beta=config.loss.beta,
-        samples=config.loss.samples,
+        samples=samples,
     )
     figures = describe_training(config, accelerator, split, vae)
     facts = {"config": to_plain(config), "model": asdict(model_config), "speed": speed.options}
@@ -155,6 +155,8 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if saved:
         run.resume(saved)
     with run:
+        if (repo := config.output.push_to_hub) and accelerator.is_main_process:  # creates it, so not before all else
+            check_write(repo, private=config.output.private or None)
         for number, x in enumerate(run.batches(), start=run.step + 1):
             set_learning_rate(optimizer, peak_lr * schedule(run.progress))
             beta.fill_(config.loss.beta * ramp(run.progress, config.loss.kl_warmup))
@@ -188,8 +190,9 @@ def training_step(
     Nothing here waits for the device, or depends on numbers that it has computed: a CUDA graph can hold all of it.
     """
     tilt, samples, likelihood = config.loss.tilt, config.loss.samples, config.loss.likelihood
-    x = augment(x, config.data.shift)
-    x = torch.bernoulli(x) if config.data.binarize else x
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    x = augment(x, config.data.shift, share)
+    x = draw_binary(x, share) if config.data.binarize else x
 
     output = model(x, samples=samples)  # encode, sample, decode
     x = x.repeat(samples, 1, 1, 1)

@@ -71,6 +71,7 @@ def running(*options: str, **env: str) -> Iterator[str]:
         finally:
             app.terminate()
             rest = app.stdout.read()
+            assert not list(Path(files).glob("unvaelievable-*"))  # nor anything that was sent
     assert "Traceback" not in rest
     assert max(map(len, rest.splitlines()), default=0) < 500
     assert TOKEN not in "".join(said) + rest

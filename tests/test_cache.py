@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from folders import cache, everything, folder, load, picture, read, write
+from folders import cache, everything, folder, load, numbers_of, picture, read, write
 
 import vae.data.cache
+import vae.data.sources
 from vae.data import load_dataset
 from vae.data.cache import File
+from vae.data.mapped import pages_given_back
 
 pytestmark = pytest.mark.usefixtures("cache")
 __all__ = ["cache", "folder", "read"]  # fixtures
@@ -101,6 +104,73 @@ def test_a_damaged_cache_is_made_again(folder: Path, cache: Path, name: str, dam
     (path,) = cache.rglob(name)
     path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
     assert everything(folder) == list(range(12))
+
+
+ticks = itertools.count()
+
+
+def settle(folder: Path) -> None:
+    """Make all folders look as if they had been changed, but not just now."""
+    now = 10**18 + next(ticks)
+    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        os.utime(place, ns=(now, now))
+
+
+def test_a_second_start_on_many_files_looks_at_folders_only(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vae.data.start.MIN_FILES", 10)
+    write(folder / "cats", range(10))
+    write(folder / "dogs", range(10, 20))
+    (folder / "empty").mkdir()
+    settle(folder)
+    looked: list[int] = []
+    find = vae.data.sources.find_files
+
+    def note(*arguments: Any) -> Any:
+        looked.append(1)
+        return find(*arguments)
+
+    monkeypatch.setattr("vae.data.sources.find_files", note)
+
+    def found(*, anew: bool) -> list[int]:
+        looked.clear()
+        capsys.readouterr()
+        pictures = load(folder)
+        assert bool(looked) == anew
+        assert f"{len(pictures.images)} pictures to train on" in capsys.readouterr().err
+        for number, label in zip(numbers_of(pictures), pictures.labels[:, 0].tolist(), strict=True):
+            assert pictures.attributes["folder"][label] == ("cats" if number < 10 else "dogs")
+        return everything(folder)
+
+    first = found(anew=True)
+    assert found(anew=False) == first == list(range(20))
+    write(folder / "empty", [3])  # a copy, in a folder that held none
+    (folder / "empty" / "003.png").unlink()
+    assert found(anew=True) == first
+    settle(folder)
+    assert found(anew=True) == first
+    assert found(anew=False) == first
+    picture(5).save(folder / "cats" / "004.png")  # written anew in its place: seen, as it is in the sample
+    assert found(anew=True) == [0, 1, 2, 3, 5, *range(5, 20)]
+    write(folder / "dogs", [20])
+    found(anew=True)
+    assert found(anew=True) == [0, 1, 2, 3, 5, *range(5, 21)]  # changed too shortly before to be relied on
+    settle(folder)
+    (folder / "link.png").symlink_to(folder / "cats" / "000.png")
+    settle(folder)
+    found(anew=True)
+    found(anew=True)  # what a link leads to may change unseen
+
+
+def test_mapped_pictures_are_given_back_and_stay_the_same(folder: Path) -> None:
+    write(folder, range(20))
+    load(folder)
+    images = load(folder).images
+    before = images.clone()
+    with pages_given_back():
+        for _ in range(3):
+            assert torch.equal(images, before)
 
 
 def full_disk(*_: object) -> None:

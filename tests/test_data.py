@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import struct
 from pathlib import Path
 from typing import Literal
@@ -8,8 +9,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_celeba
+from torch import Tensor
 
-from vae.data import DATASETS, augment, batches, binarize, load_dataset, load_examples
+from vae.data import (
+    DATASETS,
+    Share,
+    augment,
+    batches,
+    binarize,
+    draw_binary,
+    load_dataset,
+    load_examples,
+    prefetched,
+    shuffled,
+)
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -135,21 +148,42 @@ def test_an_epoch_serves_every_picture_once_and_no_two_epochs_alike() -> None:
     assert not torch.equal(epochs[0], torch.cat(list(batches(images, 24, seed=2, epoch=0))))
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_the_very_batches_of_one(world_size: int) -> None:
-    images = torch.arange(250, dtype=torch.uint8).view(250, 1, 1, 1)
-    alone = list(batches(images, 24, seed=1, epoch=5))
-    shares = [list(batches(images, 24, seed=1, epoch=5, rank=r, world_size=world_size)) for r in range(world_size)]
-    assert len(alone) == 250 // 24
-    for whole, *parts in zip(alone, *shares, strict=True):
-        assert torch.equal(whole, torch.cat(parts))
+@pytest.mark.parametrize("batch_size", [3, 24, 250])
+def test_batches_without_end_hold_every_picture_once_in_each_pass(batch_size: int) -> None:
+    batches = list(itertools.islice(shuffled(250, batch_size, seed=1), 751 // batch_size))
+    passes = torch.cat(batches).split(250)
+    for indices in passes[:-1]:
+        assert torch.equal(indices.sort().values, torch.arange(250))
+    assert not torch.equal(*passes[:2])
+    for start in (1, len(batches) - 1):
+        assert torch.equal(next(shuffled(250, batch_size, seed=1, start=start)), batches[start])
 
 
-@pytest.mark.parametrize(("batch_size", "world_size"), [(11, 1), (5, 2)])
-def test_batches_that_cannot_be_are_refused(batch_size: int, world_size: int) -> None:
-    images = torch.zeros(10, 1, 2, 2, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=f"can't share batches of {batch_size} out of 10 pictures"):
-        next(batches(images, batch_size, seed=0, epoch=0, world_size=world_size))
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_treat_each_picture_as_one_does(processes: int) -> None:
+    x = torch.rand(12, 3, 8, 8)
+
+    def treat(x: Tensor, share: Share) -> Tensor:
+        torch.manual_seed(0)
+        return draw_binary(augment(x, 2, share), share)
+
+    shares = [Share(rank, processes) for rank in range(processes)]
+    assert torch.equal(treat(x, Share()), torch.cat([treat(share.of(x), share) for share in shares]))
+
+
+def test_batches_are_prepared_ahead_in_their_order() -> None:
+    batches = [torch.zeros(size) for size in range(10)]
+    assert [batch.shape for batch in prefetched(iter(batches), torch.device("meta"))] == [b.shape for b in batches]
+    assert list(prefetched(iter(batches[:1]), torch.device("cpu"))) == batches[:1]
+    assert list(prefetched(iter(()), torch.device("cpu"))) == []
+    endless = prefetched((torch.zeros(size) for size in itertools.count()), torch.device("meta"))
+    assert [len(next(endless)) for _ in range(5)] == list(range(5))
+    endless.close()
+
+
+def test_batches_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are no batches of 11 in 10 pictures"):
+        next(batches(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), 11, seed=0, epoch=0))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -286,6 +286,78 @@ def test_deep_pictures_are_scaled_by_the_range_in_use_and_it_is_said(
     numbers: np.ndarray, kind: str, expected: list[int], note: str | None
 ) -> None:
     assert values_of(numbers, kind) == (expected, note)
+
+
+def deep_png(values: np.ndarray, key: bytes = b"") -> bytes:
+    """A PNG of 16 bits, (H, W, 2 to 4), which Pillow can't write; key: the colour that is transparent."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = chunk(b"IHDR", header) + (chunk(b"tRNS", key) if key else b"") + chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b"")
+
+
+def deep_tiff(values: np.ndarray, order: str, is_compressed: bool) -> bytes:
+    """A TIFF of 16 bits, (H, W, 3), which Pillow can't write either; order: of bytes, < or >."""
+    height, width, _ = values.shape
+    data = values.astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if is_compressed else data
+    shorts = {259: 8 if is_compressed else 1, 262: 2, 277: 3}
+    longs = {256: width, 257: height, 273: 8, 278: height, 279: len(data)}
+    entries = {tag: struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()}
+    entries |= {tag: struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in longs.items()}
+    entries[258] = struct.pack(f"{order}HHII", 258, 3, 3, 8 + len(data))  # bits of a sample, behind the data
+    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(f"{order}I", 14 + len(data)) + data + struct.pack(f"{order}HHH", 16, 16, 16) + directory
+
+
+@pytest.mark.parametrize("side", [None, 4])
+def test_colours_of_16_bits_keep_all_their_bits(side: int | None) -> None:
+    """Pillow keeps the high bytes alone: 12-bit colours would have 16 shades, all of them nearly black."""
+    values = np.random.default_rng(0).integers(0, 4096, (12, 12, 4), dtype=np.uint16)
+    values[0, 0, :3] = 4095
+    opaque = values.copy()
+    opaque[..., 3] = 65535
+    grey = opaque[..., [0, 3]]
+    files = {
+        "rgb.png": deep_png(values[..., :3]),
+        "rgba.png": deep_png(opaque),
+        "la.png": deep_png(grey),
+        **{
+            f"{order}{is_compressed}.tif": deep_tiff(values[..., :3], order, is_compressed)
+            for order in "<>"
+            for is_compressed in (False, True)
+        },
+    }
+    factor = 1 if side is None else 12 // side
+    small = values.reshape(12 // factor, factor, 12 // factor, factor, 4).mean((1, 3))
+    for name, data in files.items():
+        image, note = read_picture(data, name, side)
+        assert note == "its values were scaled from 0 to 4095"
+        expected = small[..., :1] if name == "la.png" else small[..., :3]
+        assert np.abs(np.asarray(image).reshape(expected.shape) - expected * 255 / 4095).max() <= 0.51
+        full, note = read_picture(data, name, side, "full")
+        assert note is None
+        assert np.abs(np.asarray(full).reshape(expected.shape) - expected * 255 / 65535).max() <= 0.51
+
+
+def test_what_is_transparent_of_16_bits_is_white_or_kept() -> None:
+    values = np.full((2, 2, 4), 300, np.uint16)
+    values[0, 0] = 4095, 1, 2, 0
+    key = struct.pack(">HHH", 4095, 1, 2)
+    for data in (deep_png(values), deep_png(values[..., :3], key)):
+        image = read_picture(data).image
+        assert image.mode == "RGB"
+        assert image.getpixel((0, 0)) == (255, 255, 255)
+        kept = read_picture(data, whole=True).image
+        assert kept.mode == "RGBA"
+        assert cast(Any, kept.getpixel((0, 0)))[3] == 0
+    assert read_picture(deep_png(values[..., 2:]), whole=True).image.mode == "LA"
 
 
 def test_the_whole_range_of_a_type_can_be_had() -> None:

@@ -39,13 +39,16 @@ OPTIONAL = {
     "accelerate",
     "datasets",
     "dicebear",
+    "fsspec",  # of datasets
     "matplotlib",
     "pillow_heif",
     "resource",  # not on Windows
     "resvg_py",
+    "scipy",
     "sklearn",
     "torchvision",
     "tqdm",
+    "trackio",
     "tyro",
 }
 
@@ -129,10 +132,10 @@ def imported_by(statement: str) -> set[str]:
 
 
 def test_the_package_is_light() -> None:
-    heavy = {"gradio", "accelerate", "torchvision", "sklearn", "matplotlib", "tyro", "datasets", "vae.data"}
+    heavy = {"gradio", "accelerate", "torchvision", "scipy", "sklearn", "matplotlib", "tyro", "datasets", "vae.data"}
     assert not imported_by("import vae") & heavy
 
 
 def test_the_page_has_no_need_of_training() -> None:
-    heavy = {"accelerate", "torchvision", "sklearn", "matplotlib"}
+    heavy = {"accelerate", "torchvision", "scipy", "sklearn", "matplotlib"}
     assert not imported_by("import vae.demo.generate, vae.demo.reconstruct, vae.demo.interpolate") & heavy

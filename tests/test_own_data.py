@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -20,9 +21,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from vae import VAE, calibrate, score
-from vae.data import as_pictures, load_dataset, load_examples, split_pictures
+from vae.data import Share, as_pictures, load_dataset, load_examples, split_pictures
+from vae.data.stream import open_stream
 from vae.figures import Figures, last_part
 from vae.images import to_pil, to_unit
+from vae.training.setup import DataOptions
 
 SCRIPTS = {
     "tensor": "pictures = images",
@@ -328,6 +331,9 @@ def on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     datasets.DatasetDict({"train": train, "test": test}).save_to_disk(tmp_path / "saved")
     (tmp_path / "parquet").mkdir()
     train.to_parquet(tmp_path / "parquet" / "train.parquet")
+    (tmp_path / "files").mkdir()
+    for index in range(90):
+        (tmp_path / "files" / f"{index:02}.png").write_bytes(png(images[index]))
     return tmp_path
 
 
@@ -369,7 +375,7 @@ def test_a_dataset_that_cant_be_had_gets_one_sentence(
 def test_the_program_trains_on_a_dataset_of_the_hub_and_evaluates_it(on_disk: Path) -> None:
     name, output = f"hub:{on_disk / 'saved'}", on_disk / "out"
     small = ["--width", "8", "--depth", "1", "--latent-dim", "8", "--epochs", "20"]
-    command = [sys.executable, "train.py", "--dataset", name, *small, "--output", str(output)]
+    command = [sys.executable, "train.py", "--dataset", name, "--streaming", *small, "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert VAE.from_pretrained(output).directions is not None
@@ -378,6 +384,43 @@ def test_the_program_trains_on_a_dataset_of_the_hub_and_evaluates_it(on_disk: Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "has other attributes than" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["saved", "parquet", "saved:test", "files"])
+def test_a_streamed_dataset_is_read_once_in_each_pass_by_all_processes_together(on_disk: Path, name: str) -> None:
+    sides = open_stream(f"hub:{on_disk / name}", channels=1)
+    stream, (train, test) = sides.stream, (sides["train"].images, sides["test"].images)
+    assert len(stream) + sides.num_held_out == len(train)  # so few pictures are all looked at
+    assert len(test) == 40 if name == "saved" else len(test) + len(train) == (40 if name == "saved:test" else 90)
+    told = sorted(image.numpy().tobytes() for image in train[: len(stream)])
+
+    def read(processes: int, seed: int) -> list[list[bytes]]:
+        """The pictures of the first pass of each process."""
+        passes = []
+        for rank in range(processes):
+            batches = stream.batches(processes, seed=seed, share=Share(rank, processes))
+            number = sum(1 for _ in stream.read(Share(rank, processes), seed, 0))
+            passes.append([next(batches)[0].numpy().tobytes() for _ in range(number)])
+        return passes
+
+    (alone,) = read(1, seed=0)
+    assert sorted(alone) == told
+    assert sorted(itertools.chain(*read(2, seed=0))) == told
+    assert alone != read(1, seed=1)[0]
+    later = next(stream.batches(4, seed=0, start=3))
+    assert [image.numpy().tobytes() for image in later] == alone[12:16]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"dataset": "mnist"}, "--streaming is for --dataset hub:owner/name, got mnist"),
+        ({"dataset": "hub:a/b", "validation": 3}, "--validation is not for --streaming"),
+    ],
+)
+def test_what_cant_be_streamed_gets_one_sentence(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DataOptions(streaming=True, **options)
 
 
 def test_a_dataset_of_the_hub_is_named_and_one_on_the_disk_is_not() -> None:

@@ -7,16 +7,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator
 from PIL import Image
 
 import train
 from vae.decode import Values
 from vae.figures import published_command
-from vae.training.setup import DataOptions, load_split, make_accelerator
+from vae.training.setup import DataOptions, fits, load_split, make_accelerator, say_place
+from vae.training.tracker import _show
 
 
 @pytest.mark.parametrize(("pixel_range", "brightest"), [("auto", 255), ("full", 16)])
@@ -33,6 +37,7 @@ def test_the_range_of_16_bits_is_that_which_is_asked_for(
     data = DataOptions(dataset="folder", data_dir=pictures, image_size=32, channels=1, pixel_range=pixel_range)
     config = train.TrainConfig(data=data)
     split = load_split(Accelerator(cpu=True), data, train.describe_model(config, None), seed=0)
+    assert isinstance(split.train, torch.Tensor)
     assert split.train.amax() == split.test.amax() == brightest
     assert ("--pixel-range full" in published_command(config)) == (pixel_range == "full")
 
@@ -56,8 +61,9 @@ def test_curves_are_tracked_and_written(tmp_path: Path) -> None:
         "train(config, pictures=load_examples('mnist').images)\n"
         "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
         "events = EventAccumulator('runs/own').Reload()\n"
-        "for name in ('validation_elbo', 'scale', 'images_per_second'):\n"
+        "for name in ('validation_elbo', 'train_kl', 'scale', 'kl_of_dimension/007', 'images_per_second'):\n"
         "    print(name, *(f'{event.step}:{event.value:.5g}' for event in events.Scalars(name)))\n"
+        "print('sheets', *(f'{event.step}:{event.width}' for event in events.Images('samples')))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(
@@ -69,4 +75,30 @@ def test_curves_are_tracked_and_written(tmp_path: Path) -> None:
     assert len(rows) >= 2
     shown = " ".join(f"{row['step']}:{float(row['validation_elbo']):.5g}" for row in rows)
     assert f"validation_elbo {shown}\n" in done.stdout
-    assert done.stdout.count(f"{rows[-1]['step']}:") == 3
+    assert done.stdout.count(f"{rows[-1]['step']}:") == 6
+
+
+def test_every_tracker_is_shown_samples() -> None:
+    trackio = pytest.importorskip("trackio")
+    sheet, shown = np.zeros((4, 6, 3), np.uint8), []
+
+    def note(values: dict[str, Any], **options: Any) -> None:
+        shown.append(values["samples"])
+
+    for name in ("tensorboard", "wandb", "trackio"):
+        _show(SimpleNamespace(name=name, log=note, log_images=note), sheet, step=1)
+    of_tensorboard, of_wandb, of_trackio = shown
+    assert of_tensorboard.shape == (1, 4, 6, 3)
+    assert [picture.shape for picture in of_wandb] == [(4, 6, 3)]
+    assert isinstance(of_trackio, trackio.Image)
+
+
+@pytest.mark.parametrize(("free", "is_there"), [(150, True), (50, False)])
+def test_pictures_live_on_a_gpu_that_has_room_for_them(
+    free: int, is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 1000))
+    assert fits(30, torch.device("cpu"))
+    assert fits(30, torch.device("cuda")) == is_there
+    said = say_place(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.device("cuda"))
+    assert "too large for the device" in said

@@ -98,7 +98,7 @@ def test_a_model_is_compiled_if_that_saves_time(
     monkeypatch.setattr(speed.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
     run = RunOptions(epochs=epochs, minutes=minutes)
-    arguments = (run, machine(CUDA), model, PICTURES, 1, True)
+    arguments = (run, machine(CUDA), model, PICTURES, len(PICTURES), 1, True)
     compiled, why = choose_compile("auto", *arguments)
     assert compiled == expected
     assert said in why
@@ -109,7 +109,7 @@ def test_a_model_is_compiled_if_that_saves_time(
 def test_a_processor_needs_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", None)
     options, run = OptimizerOptions(), RunOptions(epochs=10_000)
-    chosen = choose_speed(options, run, machine(CPU), small_model(), PICTURES, 1)
+    chosen = choose_speed(options, run, machine(CPU), small_model(), PICTURES, len(PICTURES), 1)
     assert chosen.options == {"mixed_precision": "no", "compile": "off"}
     assert not chosen.cuda_graph
     assert chosen.said == "computing in float32, not compiled"

@@ -127,18 +127,23 @@ def test_the_same_seed_gives_the_same_weights(pictures: Path, tmp_path: Path, mo
     assert weights[0] != weights[2]
 
 
-@pytest.mark.parametrize("options", [("--likelihood", "gaussian"), ("--likelihood", "spectral", "--prior", "flow")])
-def test_two_processes_train_one_model(pictures: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_two_processes_train_as_one(pictures: Path, tmp_path: Path) -> None:
+    """The same loss at the same steps: the same pictures, moved alike, the same noise, one batch normalisation."""
+    arguments = (*SMALL, "--data-dir", pictures, "--epochs", 10, "--batch-size", 6, "--kl-warmup", 0.5)
+    options = ("--prior", "flow", "--samples", 2, "--shift", 1, "--evaluations", 3, "--keep", "last")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--epochs", 30, "--kl-warmup", 0.5)
-    done = run_train(*arguments, *options, launcher=launcher)
+    done = run_train(*arguments, *options, "--output", tmp_path / "two", launcher=launcher)
     assert done.returncode == 0, done.stderr
-    figures = assert_whole(tmp_path / "out")
-    assert figures.training
-    assert figures.training.processes == 2
-    assert figures.training.steps == 30
-    assert done.stdout.count("held-out ELBO") == len(figures.history)  # one process speaks
+    train_here(*arguments, *options, "--output", tmp_path / "one")
+    one, two = Figures.read(tmp_path / "one"), assert_whole(tmp_path / "two")
+    assert two.training
+    assert two.training.processes == 2
+    assert done.stdout.count("held-out ELBO") == len(two.history)  # one process speaks
     assert done.stdout.count("test ELBO") == 1
+    assert [look.step for look in two.history] == [look.step for look in one.history] == [10, 20, 22]
+    assert [look.train_elbo for look in two.history] == pytest.approx(
+        [look.train_elbo for look in one.history], rel=1e-5
+    )
 
 
 def test_the_architecture_and_the_curves_are_those_of_the_model_to_begin_with(pictures: Path, tmp_path: Path) -> None:
@@ -276,11 +281,14 @@ def test_a_bad_option_gets_one_sentence(arguments: str, sentence: str, capsys: p
     ],
 )
 def test_a_run_that_cannot_begin_gets_one_sentence(
-    pictures: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+    pictures: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    created: list[str] = []  # repos on the Hub
+    monkeypatch.setattr(train, "check_write", lambda repo, **options: created.append(repo))
     with pytest.raises(SystemExit, match=re.escape(sentence)):
-        train_here(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", *arguments)
+        train_here(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--push-to-hub", "o/n", *arguments)
     assert not (tmp_path / "out").exists()
+    assert not created
 
 
 def test_help_teaches_every_option() -> None:

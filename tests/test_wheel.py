@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -67,11 +68,38 @@ def test_after_the_package_the_other_name_is_the_same(installed: Path, tmp_path:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_console_script_of_the_wheel_evaluates(installed: Path, tmp_path: Path) -> None:
-    (entries,) = installed.glob("*.dist-info/entry_points.txt")
-    (line,) = (line for line in entries.read_text().splitlines() if line.startswith("unvaelievable-evaluate"))
-    module, function = line.partition("=")[2].strip().split(":")
-    code = f"import sys\nsys.path.pop(0)\nsys.argv[1:] = ['--help']\nfrom {module} import {function}\n{function}()\n"
+def test_the_wheel_carries_weights_and_examples_and_nothing_else(installed: Path, tmp_path: Path) -> None:
+    names = [path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()]
+    assert not [name for name in names if name.startswith("tests/") or re.search(r"\.(bin|pt|pth|ckpt|pkl)$", name)]
+    top = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert top == {"vae", "unvaelievable.py", "unvaelievable_app.py", "unvaelievable_train.py"}
+    code = (
+        "import sys\nsys.path.pop(0)\nimport vae, vae.data\nprint(vae.__file__)\n"
+        "print(vae.VAE.from_pretrained('mnist').config.latent_dim, len(vae.data.load_examples('mnist').images))\n"
+    )
+    done = run(installed, tmp_path, code)
+    assert done.stdout.split() == [str(installed / "vae" / "__init__.py"), "32", "240"]
+
+
+def test_the_console_scripts_of_the_wheel_run_from_any_folder(installed: Path, tmp_path: Path) -> None:
+    (path,) = installed.glob("*.dist-info/entry_points.txt")
+    scripts = dict(line.split(" = ") for line in path.read_text().splitlines() if " = " in line)
+    assert scripts.keys() == {"unvaelievable-demo", "unvaelievable-evaluate", "unvaelievable-train"}
+    code = f"""
+import importlib, sys
+sys.path.pop(0)
+for name, place in {scripts}.items():
+    module, function = place.split(":")
+    sys.argv = [name, "--help"]
+    try:
+        getattr(importlib.import_module(module), function)()
+    except SystemExit as end:
+        assert not end.code, end.code
+from vae.training.push import command
+print(command("--resume", "out"))
+"""
     done = run(installed, tmp_path, code)
     assert done.returncode == 0, done.stderr
-    assert "--fit-prior" in done.stdout
+    for option in ("--share", "--fit-prior", "--epochs"):
+        assert option in done.stdout
+    assert done.stdout.splitlines()[-1] == "unvaelievable-train --resume out"

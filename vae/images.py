@@ -32,7 +32,8 @@ def open_picture(source: str | Path | Image.Image, values: Values = "auto") -> I
     """Read a picture of any kind into upright 8-bit L or RGB, the first frame of an animation.
 
     Transparency becomes white, and more than 8 bits become 8 as values says, see `vae.decode.read_picture`; that also says
-    when something was done to them. Raises ValueError in one sentence if the file is no picture, is broken or too large.
+    when something was done to them. Of colours of 16 bits, a picture of PIL has lost the low 8 already.
+    Raises ValueError in one sentence if the file is no picture, is broken or too large.
     """
     return read(source, values=values).image
 

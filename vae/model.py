@@ -204,12 +204,15 @@ class VAE(Pretrained):
         """Return the pictures of `decode` before their sigmoid."""
         return self.decoder(z.to(self.log_scale.dtype))
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None, samples: int = 1) -> VAEOutput:
+    def forward(
+        self, x: Tensor, generator: torch.Generator | None = None, samples: int = 1, eps: Tensor | None = None
+    ) -> VAEOutput:
         """Encode x, (B, C, H, W) in [0, 1], draw one z for each picture, and decode it.
 
         With several `samples`, the output equals that of x.repeat(samples, 1, 1, 1), but x is encoded only once.
+        eps: noise to draw z with, (samples * B, D); None draws it, from `generator` if there is one.
         """
         posterior = self.encode(x).repeat(samples)
-        z = posterior.sample(generator)
+        z = reparameterize(posterior.mean, posterior.logvar, eps, generator)
         logits = self.decode_logits(z)
         return VAEOutput(torch.sigmoid(logits), posterior, z, logits)

@@ -3,6 +3,7 @@
     python tests/benchmarks/hostile.py files     # 2,000 mutated pictures and bombs of 40 formats and wrappers
     python tests/benchmarks/hostile.py calls     # 1,000 wrong calls of every endpoint and route
     python tests/benchmarks/hostile.py crowd     # 50 clients for a minute, and a queue that runs full
+    python tests/benchmarks/hostile.py crowd --attackers 10     # and others that send bombs and fetch no answers
 
 Each starts app.py on a free port in a process of its own, with a folder of bait beside it that nobody may open.
 """
@@ -397,10 +398,10 @@ class Attacked:
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.2)
         self.client = httpx.AsyncClient(
-            base_url=self.address, timeout=60, limits=httpx.Limits(max_connections=400, keepalive_expiry=1)
+            base_url=self.address, timeout=60, limits=httpx.Limits(max_connections=400, max_keepalive_connections=0)
         )
         self.seconds: list[float] = []
-        self.peak = self.peak_of_page = 0
+        self.peak = self.peak_of_page = self.peak_of_shares = 0
         self.memory: list[tuple[float, int]] = []
 
     async def upload(self, data: bytes, name: str) -> str:
@@ -439,12 +440,15 @@ class Attacked:
         """Sample the resident memory of the page and its processes, together."""
         start = time.monotonic()
         while True:
-            resident = {}
+            resident, shares = {}, 0
             for status in Path("/proc").glob("[0-9]*/status"):
                 with contextlib.suppress(OSError):
                     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
                     if int(fields["PPid"]) == self.process.pid or int(fields["Pid"]) == self.process.pid:
                         resident[int(fields["Pid"])] = int(fields.get("VmRSS", "0 kB").split()[0]) // 1024
+                        rollup = status.with_name("smaps_rollup").read_text()
+                        shares += int(rollup.partition("\nPss:")[2].split()[0]) // 1024
+            self.peak_of_shares = max(self.peak_of_shares, shares)
             total = sum(resident.values())
             if total > self.peak:
                 self.peak, self.peak_of_page = total, resident.get(self.process.pid, 0)
@@ -462,7 +466,12 @@ class Attacked:
             f"tracebacks in the log: {log.count('Traceback')}; lines: {len(log.splitlines())}, the longest of "
             f"{max(map(len, log.splitlines()))} letters"
         )
-        print(f"peak memory of the page and its decoder: {self.peak} MB, {self.peak_of_page} of it the page's")
+        print(
+            f"peak memory of the page and its decoders: {self.peak} MB, {self.peak_of_page} of it the page's; "
+            f"{self.peak_of_shares} MB with what they share counted once"
+        )
+        files = [path.stat().st_size for path in self.log.with_name("cache").rglob("*") if path.is_file()]
+        print(f"cache: {len(files)} files, {sum(files) // 2**20} MB")
         print(
             f"calls: {len(seconds)}, p50 {seconds[len(seconds) // 2]:.2f} s, p95 {seconds[int(0.95 * len(seconds))]:.2f} s, "
             f"slowest {seconds[-1]:.2f} s"
@@ -487,6 +496,8 @@ async def attacked() -> AsyncIterator[Attacked]:
         finally:
             watching.cancel()
             await page.client.aclose()
+            if page.process.poll() is not None:
+                print(f"the page has ended: {page.process.returncode}")
             page.process.terminate()
             page.process.wait()
             if keep := os.environ.get("KEEP_LOG"):
@@ -544,9 +555,12 @@ async def send_calls() -> None:
         print(f"{outcome.total()} wrong calls: {dict(outcome)}")
 
 
-async def crowd(clients: int, duration: float) -> None:
-    """Let well-behaved clients use all endpoints at once, and fetch every picture that they are shown."""
-    outcome, broken = Counter[str](), 0
+async def crowd(clients: int, duration: float, attackers: int) -> None:
+    """Let well-behaved clients use all endpoints at once, and fetch every picture that they are shown.
+
+    attackers: so many others send bombs and the largest pictures that are taken, and leave answers unfetched.
+    """
+    outcome, attacks, broken = Counter[str](), Counter[str](), 0
     photo = _encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)), "JPEG")
 
     def pictures(said: Any) -> Iterator[str]:
@@ -569,7 +583,10 @@ async def crowd(clients: int, duration: float) -> None:
                 values[2] = chance.randrange(50)
             for index in PICTURES.get(endpoint, []):
                 if chance.random() < 0.5:
-                    values[index] = {"path": await page.upload(photo + bytes([chance.randrange(9)]), "mine.jpg")}
+                    try:
+                        values[index] = {"path": await page.upload(photo + bytes([chance.randrange(9)]), "mine.jpg")}
+                    except httpx.HTTPStatusError as error:
+                        outcome[f"upload {error.response.status_code} {error.response.text}"] += 1
             kind, said = await page.ask(endpoint, values)
             outcome[kind] += 1
             if kind != "complete":
@@ -582,11 +599,38 @@ async def crowd(clients: int, duration: float) -> None:
                 except OSError:
                     broken += 1
 
+    async def attack(page: Attacked, number: int) -> None:
+        chance, end = random.Random(-number), time.monotonic() + duration
+        while time.monotonic() < end:
+            endpoint = chance.choice(list(PICTURES))
+            values = list(ENDPOINTS[endpoint])
+            sent = await page.client.post(
+                f"{API}/upload", files={"files": ("bomb.png", chance.choice(weapons) + chance.randbytes(4))}
+            )
+            for index in PICTURES[endpoint]:
+                values[index] = {"path": sent.json()[0]} if sent.status_code == 200 else None
+            attacks[str(sent.status_code)] += 1
+            kind, _ = await page.ask(endpoint, values)
+            attacks[kind] += 1
+            page.seconds.pop()
+            content = json.dumps({"data": [MODEL, 64, chance.randrange(10**6), 1, "fitted"]})
+            headers = {"content-type": "application/json"}
+            attacks["unfetched"] += (
+                await page.client.post(f"{API}/call/generate", content=content, headers=headers)
+            ).is_success
+
+    weapons = []
+    if attackers:
+        noise = np.random.default_rng(0).integers(0, 256, (2500, 2600, 3), dtype=np.uint8)
+        weapons = [*bombs().values(), _encoded(Image.fromarray(noise), "PNG", compress_level=0)]  # 19 MB
     async with attacked() as page:
-        await asyncio.gather(*(visit(page, number) for number in range(clients)))
+        visits = [visit(page, number) for number in range(clients)]
+        await asyncio.gather(*visits, *(attack(page, number) for number in range(attackers)))
         early = max(memory for at, memory in page.memory if at < 20)
         late = max(memory for at, memory in page.memory if at > max(20, page.memory[-1][0] - 15))
         print(f"{clients} clients for {duration:.0f} s: {dict(outcome)}; broken pictures: {broken}")
+        if attackers:
+            print(f"{attackers} attackers: {dict(attacks)}")
         print(f"memory: {early} MB in the first 20 s, {late} MB in the last 15 s")
         every = [memory for _, memory in page.memory][:: len(page.memory) // 12 or 1]
         print(f"memory over time: {every} MB; processor: {page.processor_seconds() / outcome['complete']:.3f} s a call")
@@ -607,13 +651,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="files")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--attackers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     asyncio.run(
         {
             "files": lambda: send_files(options.count, options.seed),
             "calls": send_calls,
-            "crowd": lambda: crowd(options.clients, options.seconds),
+            "crowd": lambda: crowd(options.clients, options.seconds, options.attackers),
         }[options.mode]()
     )
 

@@ -2,7 +2,7 @@
 decoded once (cache) and served (batches).
 """
 
-from vae.data.batches import augment, batches, binarize
+from vae.data.batches import Share, augment, batches, binarize, draw_binary, prefetched, shuffled
 from vae.data.examples import load_examples
 from vae.data.own import as_pictures, load_hub, split_pictures
 from vae.data.sources import load_dataset
@@ -15,14 +15,18 @@ __all__ = [
     "Attributes",
     "DatasetSpec",
     "Pictures",
+    "Share",
     "as_pictures",
     "augment",
     "batches",
     "binarize",
+    "draw_binary",
     "load_dataset",
     "load_examples",
     "load_hub",
+    "prefetched",
     "short_name",
+    "shuffled",
     "spec_of",
     "split_pictures",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from vae.data.mapped import map_array, map_rows
 from vae.decode import Values, formats, read_picture
 from vae.files import cache_dir
 from vae.images import OVERSAMPLING, to_pixels
@@ -79,6 +79,8 @@ class PictureCache:
     are kept in memory.
 
     sides: the side, "train" or "test", of pictures whose hash says otherwise; see `vae.data.folder.choose_test`.
+    images_name: of the file of pixels, once `arrange` has written or found it.
+    is_settled: whether the cache holds all that was read, and none of it need be tried again.
     """
 
     def __init__(self, folder: Path, image_size: int, channels: int, pixel_range: Values, name: str = "") -> None:
@@ -89,9 +91,14 @@ class PictureCache:
         self.sides: dict[str, str] = (_read_json(self.top / FOLDER) or {}).get("sides", {})
         self._sources: dict[str, np.ndarray] = {}  # arrays of pictures, (N, C, H, W) uint8
         self._entries: list[Entry] = []
-        self._made_by = [CACHE_VERSION, PIL.__version__]
+        self.made_by = [CACHE_VERSION, PIL.__version__]
         self._is_stale = False  # whether the files are no longer those of the index
         self._is_writable = True
+        self.images_name = ""
+
+    @property
+    def is_settled(self) -> bool:
+        return bool(self.images_name) and self._is_writable and all(entry.is_final for entry in self._entries)
 
     def read(self, files: Sequence[File]) -> list[Entry]:
         """Return what is known of each file, in the same order; those that are new or have changed are decoded."""
@@ -116,7 +123,7 @@ class PictureCache:
         if self._is_writable:
             try:
                 name = self._write(order)
-                self._sources = {"images": np.load(self.place / name, mmap_mode="c", allow_pickle=False)}
+                self._sources, self.images_name = {"images": map_array(self.place / name)}, name
                 with suppress(OSError):
                     self._clean(name)
                 return self._sources["images"]
@@ -132,19 +139,19 @@ class PictureCache:
         known = {}
         try:
             index = _read_json(self.place / INDEX)
-            if index and index["made_by"] == self._made_by:
-                images = np.load(self.place / index["images"], mmap_mode="c", allow_pickle=False)
+            if index and index["made_by"] == self.made_by:
+                images = map_array(self.place / index["images"])
                 known = {row[0]: Entry.from_json(row, "images") for row in index["files"]}
                 if images.shape != (sum(entry.row >= 0 for entry in known.values()), *self.shape):
                     raise ValueError("another shape")
-                self._sources["images"] = images
+                self._sources["images"], self.images_name = images, index["images"]
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):  # damaged, or replaced just now
             known = {}
         for journal in sorted(self.place.glob("part-*.jsonl")):
             try:
-                pixels = _map_rows(journal.with_suffix(".pixels"), self.shape)
+                pixels = map_rows(journal.with_suffix(".pixels"), self.shape)
                 made_by, *lines = journal.read_text("ascii").splitlines()
-                if json.loads(made_by) == self._made_by:
+                if json.loads(made_by) == self.made_by:
                     self._sources[journal.name] = pixels
                     for line in lines:
                         entry = Entry.from_json(json.loads(line), journal.name)
@@ -161,9 +168,9 @@ class PictureCache:
         read = partial(_read_file, folder=self.folder, shape=self.shape, pixel_range=self.pixel_range)
         workers = min(MAX_WORKERS, os.cpu_count() or 1)
         entries = []
-        part = _Part(self.place, self.shape, self._made_by)
+        part = _Part(self.place, self.shape, self.made_by)
         with suppress(OSError):  # of which the part will say more
-            _write_json(self.top / FOLDER, {"folder": self.folder, "sides": self.sides})
+            write_json(self.top / FOLDER, {"folder": self.folder, "sides": self.sides})
         pool = ThreadPoolExecutor(workers)
         try:
             results = _in_order(pool, read, files, ahead=4 * workers)
@@ -180,16 +187,16 @@ class PictureCache:
     def _write(self, order: Sequence[Entry]) -> str:
         """Write pixels and index whole or not at all; return the name of the file of pixels."""
         self.place.mkdir(parents=True, exist_ok=True)
-        _write_json(self.top / FOLDER, {"folder": self.folder, "sides": self.sides})
+        write_json(self.top / FOLDER, {"folder": self.folder, "sides": self.sides})
         name = f"images-{os.urandom(4).hex()}.npy"
-        with _write_whole(self.place / name) as file:
+        with write_whole(self.place / name) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(order), *self.shape)}
             np.lib.format.write_array_header_1_0(file, header)
             for entry in order:  # written, not mapped: a map ends the process where the disk is full
                 file.write(np.ascontiguousarray(self._sources[entry.source][entry.row]).data)
         rows = {entry.path: row for row, entry in enumerate(order)}
         final = [entry.to_json(rows.get(entry.path, -1)) for entry in self._entries if entry.is_final]
-        _write_json(self.place / INDEX, {"made_by": self._made_by, "images": name, "files": final})
+        write_json(self.place / INDEX, {"made_by": self.made_by, "images": name, "files": final})
         return name
 
     def _clean(self, name: str) -> None:
@@ -267,7 +274,7 @@ class _Part:
         self._flush()
         sources = {"memory": np.stack(self.in_memory)} if self.in_memory else {}
         if self.written:
-            sources[self.path.name] = _map_rows(self.files[0].name, self.shape)
+            sources[self.path.name] = map_rows(self.files[0].name, self.shape)
         for file in self.files:
             try:
                 file.close()
@@ -336,12 +343,6 @@ def _in_order(
 # --- files of the cache ----------------------------------------------------------------------------------------------
 
 
-def _map_rows(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Map the whole rows of a file of raw pixels. Raises OSError if it isn't there."""
-    rows = os.path.getsize(path) // math.prod(shape)
-    return np.memmap(path, np.uint8, "r", shape=(rows, *shape)) if rows else np.empty((0, *shape), np.uint8)
-
-
 def _read_json(path: Path) -> Any:
     """Read a JSON object; None if it isn't there or not whole."""
     try:
@@ -351,13 +352,13 @@ def _read_json(path: Path) -> Any:
     return content if isinstance(content, dict) else None
 
 
-def _write_json(path: Path, content: Any) -> None:
-    with _write_whole(path) as file:
+def write_json(path: Path, content: Any) -> None:
+    with write_whole(path) as file:
         file.write(json.dumps(content).encode())  # in ASCII: file names need not be text
 
 
 @contextmanager
-def _write_whole(path: Path) -> Iterator[BinaryIO]:
+def write_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside `path`, which takes its place when all is on the disk."""
     part = path.with_name(f".{path.name}-{os.getpid()}")
     try:

@@ -18,6 +18,7 @@ SPLIT_NAME = re.compile(r"(?P<train>train|training)|(?P<test>test|testing|val|va
 YEAR = re.compile(r"[ _-]?\d+$")  # as in COCO's train2017
 MAX_GROUPS, MAX_NAMES = 20, 5  # of files left out, that are told one by one
 
+CAN_CHANGE = 2**63  # later than any time
 Side = Literal["train", "test"]
 LeftOut = tuple[str, str]  # the path of a file, and why it is left out: "is hidden"
 
@@ -25,11 +26,14 @@ LeftOut = tuple[str, str]  # the path of a file, and why it is left out: "is hid
 # --- which files -----------------------------------------------------------------------------------------------------
 
 
-def find_files(folder: Path) -> tuple[list[File], list[LeftOut]]:
+def find_files(folder: Path, changed: dict[str, int] | None = None) -> tuple[list[File], list[LeftOut]]:
     """Find all files in a folder and the folders in it, each real file once, and what can't be taken.
 
     Links are followed, also out of the folder, after all that is really there; those to what was found before are left
-    out, and so are those to a folder that holds them. Raises ValueError if there is no folder, or it can't be opened.
+    out, and so are those to a folder that holds them.
+    changed: takes the real path of each folder that is looked into, and when it was last changed, in nanoseconds, or
+        CAN_CHANGE if it holds links: that doesn't tell when what they lead to is changed.
+    Raises ValueError if there is no folder, or it can't be opened.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {printable(folder)}: name one that holds pictures with --data-dir")
@@ -59,6 +63,8 @@ def find_files(folder: Path) -> tuple[list[File], list[LeftOut]]:
             continue
         seen.add(place)
         try:
+            if changed is not None:
+                changed[place] = os.stat(place).st_mtime_ns
             with os.scandir(place) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
@@ -72,6 +78,8 @@ def find_files(folder: Path) -> tuple[list[File], list[LeftOut]]:
                 if entry.name.startswith("."):
                     left_out.append((inner, "is hidden"))
                 elif entry.is_symlink():
+                    if changed is not None:
+                        changed[place] = CAN_CHANGE
                     links.append((inner, place, os.path.realpath(entry.path)))
                 elif entry.is_dir():
                     folders.append((inner, os.path.realpath(entry.path)))

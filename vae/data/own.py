@@ -22,6 +22,7 @@ from vae.figures import REPO
 from vae.images import OVERSAMPLING, to_pixels, to_uint8
 
 MIN_PICTURES = 10
+SHARDS = 64  # of a dataset on the disk, to be shared by processes
 MAX_DEFAULT_SIZE = 64  # pixels: pictures in files are made no larger, unless --image-size asks for it
 HUB_NAME = re.compile(rf"{HUB}(?P<place>[^:]+)(:(?P<split>[^:\[]*(\[[^\]]*\])?)(:(?P<column>.+))?)?")
 TEST_SPLITS = "test", "validation", "val", "valid"  # as datasets on the Hub call them; the first that is there counts
@@ -57,10 +58,10 @@ def as_pictures(
     for index, (picture, values) in enumerate(rows):
         try:
             if not images:
-                own_channels, own_size = _shape(picture)
+                own_channels, own_size = own_shape(picture)
                 image_size, channels = image_size or own_size, channels or own_channels
                 shape = channels, image_size, image_size
-            images.append(_fit(picture, shape, pixel_range))
+            images.append(fit(picture, shape, pixel_range))
         except ValueError as error:
             raise ValueError(f"picture {index} {str(error).strip()}") from error
         labels.append(values)
@@ -68,7 +69,7 @@ def as_pictures(
         raise ValueError(f"there are {count(len(images), 'picture')}: at least {MIN_PICTURES} are needed")
     if len(set(map(len, labels))) > 1:
         raise ValueError("some pictures have labels and some have none: give all of them one")
-    return Pictures(torch.stack(images), *_usable(torch.tensor(labels, dtype=torch.int64), attributes))
+    return Pictures(torch.stack(images), *usable_labels(torch.tensor(labels, dtype=torch.int64), attributes))
 
 
 def split_pictures(train: Pictures, test: Pictures | None = None) -> dict[Side, Pictures]:
@@ -105,11 +106,28 @@ def load_hub(
     Without a split, its splits for training and testing are taken as they are, if it has both. See `as_pictures`.
     Raises ValueError in one sentence if it can't be had.
     """
+    train, tests, column = open_splits(name)
+    try:
+        options: dict[str, Any] = {"pixel_range": pixel_range, "column": column}
+        pictures = as_pictures(train, image_size=image_size, channels=channels, **options)
+        if not tests:
+            return split_pictures(pictures)
+        size, channels = pictures.images.shape[-1], pictures.images.shape[1]
+        return split_pictures(pictures, as_pictures(tests[0], image_size=size, channels=channels, **options))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def open_splits(name: str, is_streamed: bool = False) -> tuple[Any, list[Any], str | None]:
+    """Open hub:owner/name[:split[:column]]; return its split for training, those for testing, and the column.
+
+    Raises ValueError in one sentence if it can't be had.
+    """
     match = HUB_NAME.fullmatch(name)
     if match is None:
         raise ValueError(f"{name!r} names no dataset of the Hub: write {HUB}owner/name[:split[:column]]")
     place, split, column = match["place"], match["split"] or None, match["column"]
-    found = _open_hub(place, split)
+    found = _open_hub(place, split, is_streamed)
     tests = []
     if isinstance(found, Mapping):
         splits = dict(found)
@@ -121,15 +139,7 @@ def load_hub(
         tests = [splits[known] for known in TEST_SPLITS if known in splits and not split]
     else:
         train = found
-    try:
-        options: dict[str, Any] = {"pixel_range": pixel_range, "column": column}
-        pictures = as_pictures(train, image_size=image_size, channels=channels, **options)
-        if not tests:
-            return split_pictures(pictures)
-        size, channels = pictures.images.shape[-1], pictures.images.shape[1]
-        return split_pictures(pictures, as_pictures(tests[0], image_size=size, channels=channels, **options))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    return train, tests, column
 
 
 # --- what there is ---------------------------------------------------------------------------------------------------
@@ -143,7 +153,7 @@ def _rows(source: Any, column: str | None) -> tuple[Iterable[Row], dict[str, Seq
         pixels = _to_pixels(source, 1, "the pictures")
         return ((picture, ()) for picture in pixels), {}
     if any(base.__module__.startswith("datasets.") for base in type(source).__mro__):
-        return _hub_rows(source, column)
+        return hub_rows(source, column)
     if isinstance(source, Dataset):
         if not isinstance(source, IterableDataset) and not hasattr(source, "__len__"):
             raise ValueError("the dataset has no length: give it __len__, or make it an IterableDataset")
@@ -178,8 +188,9 @@ def _to_label(label: Any, index: int) -> int:
     return int(value.item())
 
 
-def _hub_rows(dataset: Any, column: str | None) -> tuple[Iterator[Row], dict[str, Sequence[str] | None]]:
+def hub_rows(dataset: Any, column: str | None) -> tuple[Iterator[Row], dict[str, Sequence[str] | None]]:
     import datasets
+    import fsspec
 
     features = dataset.features
     if features is None:
@@ -204,13 +215,16 @@ def _hub_rows(dataset: Any, column: str | None) -> tuple[Iterator[Row], dict[str
             file = row[column]
             if file is None:
                 raise ValueError(f"picture {index} is missing: filter the dataset before")
-            data = Path(file["path"]).read_bytes() if file["bytes"] is None else file["bytes"]
+            data = file["bytes"]
+            if data is None:  # a file on the disk or, of a streamed dataset, elsewhere
+                with fsspec.open(file["path"], "rb") as opened:
+                    data = opened.read()
             yield data, [-1 if row[name] is None else row[name] for name in names]
 
     return rows(), names
 
 
-def _open_hub(place: str, split: str | None) -> Any:
+def _open_hub(place: str, split: str | None, is_streamed: bool) -> Any:
     """Return the dataset, or the splits of it, that is in a folder or on the Hub."""
     try:
         import datasets
@@ -222,11 +236,19 @@ def _open_hub(place: str, split: str | None) -> Any:
         raise ValueError(f"{place} is neither owner/name of the Hub nor a folder")
     try:
         if any(Path(place, file).is_file() for file in ("dataset_dict.json", "state.json")):
-            return datasets.load_from_disk(place)
-        return datasets.load_dataset(place, split=split)
+            found = datasets.load_from_disk(place)
+            return _stream(found) if is_streamed else found
+        return datasets.load_dataset(place, split=split, streaming=is_streamed)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"the dataset {place} can't be loaded ({reason})") from error
+
+
+def _stream(found: Any) -> Any:
+    """Make a dataset on the disk, or the splits of one, be read as if it came over the network."""
+    if isinstance(found, Mapping):
+        return {name: _stream(split) for name, split in found.items()}
+    return found.to_iterable_dataset(num_shards=min(SHARDS, len(found)))
 
 
 # --- pictures and labels ---------------------------------------------------------------------------------------------
@@ -262,7 +284,7 @@ def _to_pixels(values: Tensor | np.ndarray, channel: int, name: str) -> Tensor:
     return to_uint8(x)
 
 
-def _shape(picture: Picture) -> tuple[int, int]:
+def own_shape(picture: Picture) -> tuple[int, int]:
     """Return the channels and the size that a picture comes with."""
     if isinstance(picture, Tensor):
         return picture.shape[0], min(picture.shape[1:])
@@ -271,7 +293,7 @@ def _shape(picture: Picture) -> tuple[int, int]:
     return 1 if is_grey else 3, min(*image.size, MAX_DEFAULT_SIZE)
 
 
-def _fit(picture: Picture, shape: tuple[int, int, int], pixel_range: Values) -> Tensor:
+def fit(picture: Picture, shape: tuple[int, int, int], pixel_range: Values) -> Tensor:
     """Make a picture pixels of that shape, (C, S, S) uint8."""
     channels, size, _ = shape
     if isinstance(picture, Tensor):
@@ -284,7 +306,9 @@ def _fit(picture: Picture, shape: tuple[int, int, int], pixel_range: Values) -> 
     return to_pixels(picture, size, channels, pixel_range)
 
 
-def _usable(labels: Tensor, attributes: Mapping[str, Sequence[str] | None]) -> tuple[Tensor, dict[str, Sequence[str]]]:
+def usable_labels(
+    labels: Tensor, attributes: Mapping[str, Sequence[str] | None]
+) -> tuple[Tensor, dict[str, Sequence[str]]]:
     """Return the labels, (N, A), that sliders can be made of, and the names; say on stderr which are left out, and why."""
     kept: dict[str, Sequence[str]] = {}
     columns = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vae.data.avatars import load_avatars
@@ -14,6 +16,7 @@ from vae.data.cache import Entry, PictureCache
 from vae.data.folder import Side, choose_test, count, describe_left_out, find_files, look_at, printable, read_layout
 from vae.data.own import MIN_PICTURES, load_hub
 from vae.data.specs import DATASETS, HUB, OWN, Pictures, spec_of
+from vae.data.start import Start, load_start, save_start
 from vae.decode import Values
 
 AVATAR_SEEDS = {"train": range(60_000), "test": range(100_000, 110_000)}
@@ -96,9 +99,26 @@ def _load_torchvision(name: str, data_dir: Path, train: bool) -> Pictures:
 
 
 def _load_folder(folder: Path, split: Side, image_size: int, channels: int, pixel_range: Values) -> Pictures:
-    files, left_out = find_files(folder)
-    total = len(files) + len(left_out)
     cache = PictureCache(folder, image_size, channels, pixel_range)
+    known = load_start(cache)
+    if known is None:
+        known = _read_folder(folder, cache)
+    start, images, classes = known
+    _say(split, start.said)
+    first = 0 if split == "test" else start.counts["test"]
+    chosen = slice(first, first + start.counts[split])
+    pixels = torch.from_numpy(images[chosen])
+    if start.names is None:
+        return Pictures(pixels, torch.empty(len(pixels), 0, dtype=torch.int64), {})
+    return Pictures(pixels, torch.from_numpy(classes[chosen].astype(np.int64))[:, None], {"folder": start.names})
+
+
+def _read_folder(folder: Path, cache: PictureCache) -> tuple[Start, np.ndarray, np.ndarray]:
+    """Look at every file of a folder, decode what is new, and note for the next start what was found."""
+    changed: dict[str, int] = {}
+    now = time.time_ns()
+    files, left_out = find_files(folder, changed)
+    total, unseen = len(files) + len(left_out), [reason for _, reason in left_out if reason != "is hidden"]
     entries = cache.read(files)
     left_out += [(entry.path, entry.text or "") for entry in entries if entry.row < 0]
     # In the order of their hashes, which mixes the folders: whoever holds out the last ones has some of each.
@@ -108,18 +128,19 @@ def _load_folder(folder: Path, split: Side, image_size: int, channels: int, pixe
     left_out += [(entry.path, NO_SIDE) for entry, side in zip(pictures, sides, strict=True) if side is None]
     counts = Counter(sides)
     said = f"{count(counts['train'], 'picture')} to train on and {counts['test']:,} to test{how}; {layout.said}"
-    _report(split, f"{printable(folder)}: {said}", pictures, describe_left_out(left_out, total))
+    said = _describe(f"{printable(folder)}: {said}", pictures, describe_left_out(left_out, total))
+    if not counts["train"] or counts["train"] + counts["test"] < MIN_PICTURES:
+        _say("train", said)
     _check_enough(folder, counts["train"] + counts["test"])
     if not counts["train"]:
         raise ValueError(f"all pictures in {printable(folder)} are the same: two different ones are needed at least")
     order = sorted(range(len(pictures)), key=lambda index: ("test", "train", None).index(sides[index]))
-    images = torch.from_numpy(cache.arrange([pictures[index] for index in order]))
-    start = 0 if split == "test" else counts["test"]
-    chosen = slice(start, start + counts[split])
-    if layout.classes is None:
-        return Pictures(images[chosen], torch.empty(counts[split], 0, dtype=torch.int64), {})
-    labels = torch.tensor([[layout.classes[index]] for index in order[chosen]])
-    return Pictures(images[chosen], labels, {"folder": layout.names})
+    images = cache.arrange([pictures[index] for index in order])
+    start = Start(said, {"train": counts["train"], "test": counts["test"]}, layout.names if layout.classes else None)
+    classes = np.array([layout.classes[index] for index in order] if layout.classes else [], np.int32)
+    if not unseen:  # a link or a closed folder would have to be looked at again
+        save_start(cache, start, classes, files, changed, now)
+    return start, images, classes
 
 
 def _assign_sides(
@@ -166,7 +187,7 @@ def _load_celeba(data_dir: Path, split: Side, image_size: int, channels: int, pi
     entries = cache.read(files)
     left_out += [(entry.path, entry.text or "") for entry in entries if entry.row < 0]
     good = [entry for entry in entries if entry.row >= 0]
-    _report("celeba", "", good, describe_left_out(left_out, len(rows)))
+    _say("celeba", _describe("", good, describe_left_out(left_out, len(rows))))
     _check_enough(pictures, len(good))
     positions = {name: position for position, name in enumerate(rows)}
     attributes = {name.replace("_", " ").lower(): ("no", "yes") for name in names}
@@ -174,9 +195,8 @@ def _load_celeba(data_dir: Path, split: Side, image_size: int, channels: int, pi
     return Pictures(images, labels[[positions[entry.path] for entry in good]], attributes)
 
 
-def _report(split: str, said: str, pictures: Sequence[Entry], left_out: str) -> None:
-    """Say on stderr what was understood of a folder and what is left out; for test, not what was just said for train."""
-    global _last_said
+def _describe(said: str, pictures: Sequence[Entry], left_out: str) -> str:
+    """Say what was understood of a folder, what was done to its pictures, and what is left out."""
     scaled = Counter(entry.text for entry in pictures if entry.text)
     if scaled:
         ((note, _),) = scaled.most_common(1)
@@ -184,7 +204,12 @@ def _report(split: str, said: str, pictures: Sequence[Entry], left_out: str) -> 
             f"\n{count(scaled.total(), 'picture')} of more than 8 bits: each is scaled by the range it uses, mostly: {note}"
             " (--pixel-range full takes the whole range of the type)"
         )
-    text = "\n".join(filter(None, (said, left_out)))
+    return "\n".join(filter(None, (said, left_out)))
+
+
+def _say(split: str, text: str) -> None:
+    """Say something of a folder on stderr; for test, not what was just said for train."""
+    global _last_said
     if text and not (split == "test" and text == _last_said):
         print(text, file=sys.stderr)
     _last_said = text

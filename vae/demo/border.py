@@ -8,10 +8,10 @@ import html
 import math
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,15 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
-from vae.demo.uploads import DECODER, MAX_UPLOAD_BYTES
+from vae.demo.cache import CACHE
+from vae.demo.uploads import DECODER, MAX_UPLOAD_BYTES, take_upload
 
 MAX_REQUEST_BYTES = 65_536  # of JSON; the page's own requests have a few thousand
 MAX_MULTIPART_BYTES = MAX_UPLOAD_BYTES + 65_536  # one file and what is around it
-MAX_UNREAD = 200  # messages that a visitor has not fetched yet
+MAX_UNREAD, MAX_UNREAD_OF_ALL = 200, 1000  # messages not fetched yet; a call has three, and 64 pictures take 80 kB
+SWEEP_SECONDS = 30
 MAX_QUEUED, MAX_AT_ONCE = 100, 2  # events that wait, and that run at once; of those that skip the queue as many
 MAX_SESSIONS = 500  # whose sliders and choices are remembered
 M_ARENA_MAX = -8  # of malloc.h
@@ -98,14 +100,35 @@ class Page(gr.Blocks):
         self._unqueued = 0
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    def open(self, routes: Sequence[BaseRoute] = (), **options: Any) -> None:
+    def open(self, routes: Sequence[BaseRoute] = (), middleware: Sequence[Middleware] = (), **options: Any) -> None:
         """Start the page as `launch` does, with limits, and serve it and further routes until it is stopped."""
+        own = [Route(f"{ROUTES}upload", take_upload, methods=["POST"]), *routes]  # before those of gradio
+        app = {"middleware": [Middleware(Border), *middleware], "routes": own, "lifespan": self._sweeping}
         self.queue(default_concurrency_limit=MAX_AT_ONCE, max_size=MAX_QUEUED, api_open=False)
         keep_memory_together()
         DECODER.start()
         # Nobody sees them, and they would be summed up at every event.
         self._queue.ANALYTICS_MAX_EVENTS, self._queue.ANAYLTICS_CACHE_FREQUENCY = 1, 10**9
-        self.launch(**LAUNCH_OPTIONS, app_kwargs={"middleware": [Middleware(Border)], "routes": [*routes]}, **options)
+        self.launch(**LAUNCH_OPTIONS, app_kwargs=app, **options)
+
+    @asynccontextmanager
+    async def _sweeping(self, _: Any) -> AsyncIterator[None]:
+        """Delete old files for as long as the page runs."""
+
+        async def sweep() -> None:
+            while True:
+                await asyncio.sleep(SWEEP_SECONDS)
+                for path in [path for block in self.blocks.values() for path in getattr(block, "keep_in_cache", ())]:
+                    CACHE.use(path)  # it is what the page begins with
+                await anyio.to_thread.run_sync(CACHE.sweep)
+                for files in self.temp_file_sets:  # in which gradio notes the name of every file that there ever was
+                    files.clear()
+
+        task = asyncio.create_task(sweep())
+        try:
+            yield
+        finally:
+            task.cancel()
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
@@ -135,8 +158,7 @@ class Page(gr.Blocks):
         if event := options.get("event_data"):
             index = event._data.get("index") if isinstance(event._data, dict) else None
             event._data = {"index": index if type(index) is int else None, "value": None}
-        if state := options.get("state"):
-            state.config_values.clear()  # 100 kB of every session, for deep links, which are closed
+        self._forget()
         try:
             async with self._room(function, options.get("session_hash")):
                 return await super().process_api(function, *arguments, **options)
@@ -145,6 +167,20 @@ class Page(gr.Blocks):
         except Exception as error:  # a fault of ours
             print("\n".join(line[:300] for line in traceback.format_exc().splitlines()), file=sys.stderr)
             raise told(RuntimeError("something went wrong on this page: try again")) from error
+        finally:
+            if state := options.get("state"):
+                state.config_values.clear()  # 100 kB of every session, for deep links, which are closed
+
+    def _forget(self) -> None:
+        """Drop what gradio keeps of visitors whose calls are answered and, of too many answers, the oldest."""
+        unread, pending = self._queue.pending_messages_per_session, self._queue.pending_event_ids_session
+        waiting = {event.session_hash for event in self._queue.event_ids_to_events.values()}
+        total = sum(messages.qsize() for messages in unread.values())
+        for session in [*unread, *(session for session in pending if session not in unread)]:  # the oldest first
+            if session not in waiting and (total > MAX_UNREAD_OF_ALL or not pending.get(session)):
+                pending.pop(session, None)
+                if messages := unread.pop(session, None):
+                    total -= messages.qsize()
 
     @asynccontextmanager
     async def _room(self, function: Any, session: str | None) -> AsyncIterator[None]:
@@ -175,7 +211,7 @@ def keep_memory_together() -> None:
 def keep_pictures(value: Any) -> Any:
     """Replace every picture of PIL in what a handler returns, however deep, by the path of a file that `keep` wrote."""
     if isinstance(value, Image.Image):
-        return keep(value, get_upload_folder())
+        return keep(value)
     if isinstance(value, dict):
         return {key: keep_pictures(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -183,26 +219,34 @@ def keep_pictures(value: Any) -> Any:
     return value
 
 
-def keep(picture: Image.Image, cache: str) -> str:
-    """Write a picture to the very file of its cache that gradio would write, and return its path.
+def keep(picture: Image.Image) -> str:
+    """Write a picture to the very file of the page's cache that gradio would write, and return its path."""
+    return keep_bytes(encode_pil_to_bytes(picture, "png"), "image.png")
 
-    But whole or not at all, and only if it isn't there: gradio would write it again for every visitor, while others fetch
-    it, who then get half of it.
+
+def keep_bytes(content: bytes, name: str) -> str:
+    """Write a file, whole or not at all, to a folder of the cache named after its content, and return its path.
+
+    Only if it isn't there: gradio would write it again for every visitor, while others fetch it, who then get half of it.
     """
-    content = encode_pil_to_bytes(picture, "png")
-    path = Path(cache, hash_bytes(content), "image.png")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-            part.write(content)
-        os.replace(part.name, path)
-    return str(path)
+    path = Path(get_upload_folder(), hash_bytes(content), name)
+    return str(path) if CACHE.use(path) else CACHE.write(BytesIO(content), name)
 
 
 # What is open of gradio's routes: it also has some that run ffmpeg, fetch addresses for visitors, or write files.
 ROUTES = "/gradio_api/"
 POSTED = ("upload", "queue/join", "call/", "run/", "api/", "cancel", "reset")
-CLOSED = ("proxy=", "file/", "deep_link", "stream/", "runs", "run-history", "dev/", "custom_component/")
+CLOSED = (
+    "upload_progress",
+    "proxy=",
+    "file/",
+    "deep_link",
+    "stream/",
+    "runs",
+    "run-history",
+    "dev/",
+    "custom_component/",
+)
 
 
 def is_open(method: str, path: str) -> bool:

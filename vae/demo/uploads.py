@@ -1,4 +1,4 @@
-"""Visitors' files: only what lies in the page's own upload cache is read, and only another process decodes it."""
+"""Visitors' files: taken one at a time, read only if they lie in the page's own cache, decoded by another process."""
 
 from __future__ import annotations
 
@@ -9,23 +9,71 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 from gradio.utils import get_upload_folder
+from gradio_client.utils import strip_invalid_filename_characters
 from PIL import Image
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from torch import Tensor
 
 from vae.decode import SCRIPT, Picture, Values, read_frames, write_frames
+from vae.demo.cache import CACHE
 from vae.images import OVERSAMPLING, to_tensor
 
 MAX_UPLOAD_BYTES = 20 * 2**20
+UPLOAD_SECONDS = 300  # that a visitor may take to send a file
 DECODE_SECONDS = 5  # until a process is ended from outside; it ends itself after WORKER_SECONDS of processor time
 START_SECONDS = 60  # on a busy machine; importing takes a third of a second
 MAX_WAITING = 8  # visitors who wait for the one decoder
 
 # What open() takes where it knows it: no symbolic link, and no waiting for a device or FIFO.
 SAFELY = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+
+
+async def take_upload(request: Request) -> Response:
+    """Write the one file of a request into the page's cache and answer with its path, in a list, as gradio would.
+
+    Gradio takes as many files as come, and leaves on the disk what a visitor began to send and did not end.
+    """
+    length = request.headers.get("content-length", "")
+    size = min(int(length), MAX_UPLOAD_BYTES) if length.isdigit() else MAX_UPLOAD_BYTES
+    try:
+        await anyio.to_thread.run_sync(CACHE.reserve, size)
+    except ValueError as error:
+        with suppress(ClientDisconnect), anyio.move_on_after(UPLOAD_SECONDS):
+            async for _ in request.stream():  # a connection that is closed before all is read takes the answer with it
+                pass
+        return PlainTextResponse(str(error), status_code=503)
+    try:
+        with anyio.fail_after(UPLOAD_SECONDS):
+            async with request.form(max_files=1, max_fields=1) as form:
+                file = form.get("files")
+                if not isinstance(file, UploadFile):
+                    return PlainTextResponse(_ONE_FILE, 400)
+                if (file.size or 0) > MAX_UPLOAD_BYTES:
+                    return PlainTextResponse(_TOO_LARGE, 413)
+                name = strip_invalid_filename_characters(Path(file.filename or "").name).lstrip(".") or "file"
+                return JSONResponse([await anyio.to_thread.run_sync(CACHE.write, file.file, name)])
+    except (MultiPartException, HTTPException):  # the latter where starlette knows the app
+        return PlainTextResponse(_ONE_FILE, 400)
+    except (ClientDisconnect, TimeoutError):
+        return PlainTextResponse("the file was not sent whole", 400)
+    finally:
+        CACHE.release(size)
+
+
+_ONE_FILE = "send one file, as multipart/form-data under the name files"
+_TOO_LARGE = f"a picture may have at most {MAX_UPLOAD_BYTES // 2**20} MB: make it smaller first"
 
 
 def read_upload(path: str, image_size: int, channels: int, values: Values = "auto") -> tuple[Tensor, str | None]:
@@ -37,18 +85,18 @@ def read_upload(path: str, image_size: int, channels: int, values: Values = "aut
     read = _read_once(path, image_size, channels, values)
     if isinstance(read, str):
         raise ValueError(read)
+    CACHE.use(path)  # it is known to be in the cache
     return read
 
 
 @lru_cache(maxsize=64)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
 def _read_once(path: str, image_size: int, channels: int, values: Values) -> tuple[Tensor, str | None] | str:
     """Read a visitor's picture, or return why it can't be decoded: to try again would take as long as before."""
-    data = read_own_file(path)
     try:
-        image, note = DECODER.read(data, os.path.basename(path), OVERSAMPLING * image_size, values)
-    except BusyError:
-        raise
-    except ValueError as error:
+        image, note = DECODER.read(
+            lambda: read_own_file(path), os.path.basename(path), OVERSAMPLING * image_size, values
+        )
+    except UndecodableError as error:
         return str(error)
     return to_tensor(image, image_size, channels), note
 
@@ -69,7 +117,7 @@ def read_own_file(path: str) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(unknown)
             if status.st_size > MAX_UPLOAD_BYTES:
-                raise ValueError(f"a picture may have at most {MAX_UPLOAD_BYTES // 2**20} MB: make it smaller first")
+                raise ValueError(_TOO_LARGE)
             return file.read(MAX_UPLOAD_BYTES)
     except (OSError, UnicodeError):
         raise ValueError(unknown) from None
@@ -83,8 +131,8 @@ def _is_inside(path: str, folder: str) -> bool:
     return Path(folder) in Path(path).parents
 
 
-class BusyError(ValueError):
-    """Too many visitors wait for the decoder."""
+class UndecodableError(ValueError):
+    """What the bytes of a file are is no picture, or one that takes too much."""
 
 
 class Decoder:
@@ -97,20 +145,26 @@ class Decoder:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ready: set[int] = set()
 
-    def read(self, data: bytes, name: str, side: int, values: Values = "auto") -> Picture:
-        """Do as `vae.decode.read_picture`, there. Raises ValueError as it does, BusyError if too many wait."""
+    def read(
+        self, load: Callable[[], bytes], name: str, side: int, values: Values = "auto", whole: bool = False
+    ) -> Picture:
+        """Do as `vae.decode.read_picture`, there, with the bytes that `load` returns, once it is their turn.
+
+        Raises UndecodableError where that raises ValueError, ValueError if too many wait, and whatever `load` raises.
+        """
         if not self._room.acquire(blocking=False):
-            raise BusyError("many visitors send pictures just now: try again in a moment")
+            raise ValueError("many visitors send pictures just now: try again in a moment")
         try:
             with self._lock:
-                answer = self._ask(json.dumps({"name": name, "side": side, "values": values}).encode(), data)
+                options = {"name": name, "side": side, "values": values, "whole": whole}
+                answer = self._ask(json.dumps(options).encode(), load())
         finally:
             self._room.release()
         if answer is None:
-            raise ValueError(f"{name} could not be decoded in time: save it as an ordinary PNG or JPEG")
+            raise UndecodableError(f"{name} could not be decoded in time: save it as an ordinary PNG or JPEG")
         head, pixels = json.loads(answer[0]), answer[1]
         if "error" in head:
-            raise ValueError(head["error"])
+            raise UndecodableError(head["error"])
         return Picture(Image.frombytes(head["mode"], tuple(head["size"]), pixels), head["note"])
 
     def start(self) -> None:

@@ -13,7 +13,8 @@ from vae.config import Likelihood
 from vae.model import DiagonalGaussian
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse & Salakhutdinov 2016, section 5.2
-PCA_NUMBERS = 100_000_000  # pixel values that PCA is fitted to at most: 400 MB
+PCA_NUMBERS = 100_000_000  # pixel values that PCA is fitted to at most, if a picture has more than SMALL: 400 MB
+SMALL = 1000
 
 
 def bits_per_dimension(elbo: float, dimensions: int, likelihood: Likelihood) -> float | None:
@@ -137,13 +138,33 @@ def pca_mse(train: Tensor, test: Tensor, components: int) -> float:
 
     PCA is the best linear autoencoder of the same size: a VAE should do better.
     """
+    mean, directions = (_principal if train[0].numel() <= SMALL else _principal_of_some)(train, components)
+    squared_error = 0.0
+    for part in test.flatten(1).split(1000):
+        x = part.cpu().float() / 255 - mean
+        squared_error += (x - x @ directions @ directions.T).square().sum(dtype=torch.float64).item()
+    return squared_error / test.numel()
+
+
+def _principal(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Return the mean, (F,), and the principal directions, (F, components), of all pictures, a few at a time."""
+    features = train[0].numel()
+    total, squares = torch.zeros(features).double(), torch.zeros(features, features).double()
+    for part in train.flatten(1).split(1000):
+        x = part.cpu().float() / 255
+        total += x.sum(dim=0)
+        squares += x.T @ x
+    mean = total / len(train)
+    vectors = torch.linalg.eigh(squares / len(train) - mean.outer(mean)).eigenvectors
+    return mean.float(), vectors[:, -min(components, len(train)) :].float()
+
+
+def _principal_of_some(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Return the same of as many pictures as PCA_NUMBERS allows: for those whose covariance is too large."""
     from sklearn.decomposition import PCA  # of the extra `train`
 
     step = math.ceil(train.numel() / PCA_NUMBERS)
-    fitted = train[::step].cpu().flatten(1).numpy().astype(np.float32) / 255
-    pca = PCA(min(components, *fitted.shape), random_state=0).fit(fitted)
-    squared_error = 0.0
-    for part in test.cpu().flatten(1).split(1000):
-        x = part.numpy().astype(np.float32) / 255
-        squared_error += np.square(x - pca.inverse_transform(pca.transform(x))).sum(dtype=np.float64)
-    return float(squared_error / test.numel())
+    fitted = train[::step].cpu().flatten(1).numpy().astype(np.float32)
+    fitted /= 255
+    pca = PCA(min(components, *fitted.shape), copy=False, random_state=0).fit(fitted)
+    return torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_.T.copy())

@@ -10,7 +10,6 @@ import dataclasses
 import io
 import os
 import pickle
-import shlex
 import shutil
 import struct
 import tempfile
@@ -31,6 +30,7 @@ from vae.files import write
 from vae.model import VAE
 from vae.training.failures import first_line
 from vae.training.optim import EMA
+from vae.training.push import command
 
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ class Checkpoints:
         """What to say of going on, after a semicolon; empty if there is no checkpoint."""
         if not self.written:
             return ""
-        return f"; to go on: {shlex.join(['python', 'train.py', '--resume', str(self.folder.parent)])}"
+        return f"; to go on: {command('--resume', str(self.folder.parent))}"
 
 
 def read_checkpoint(output: Path) -> dict[str, Any]:

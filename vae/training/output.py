@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vae.card import model_card
-from vae.figures import Figures, Look, TestMetrics
+from vae.figures import Figures, Look
 from vae.files import (
     CARD,
     CONFIG,
@@ -160,10 +160,3 @@ def draw_curves(history: Sequence[Look]) -> Figure:
         panel.grid(alpha=0.3)
         panel.legend()
     return figure
-
-
-def tracked(look: Look, validation: TestMetrics, images_per_second: float) -> dict[str, float]:
-    """Return what a tracker shows of a look; it has the step of its own."""
-    known = {name: value for name, value in asdict(look).items() if value is not None and name != "step"}
-    more = {"validation_reconstruction": validation.reconstruction, "scale": validation.scale}
-    return known | more | {"active_units": validation.active_units, "images_per_second": images_per_second}

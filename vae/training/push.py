@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 from vae.model import VAE
+
+SCRIPT = "unvaelievable-train"
 
 
 def push(folder: Path, repo: str, private: bool) -> None:
@@ -19,5 +22,11 @@ def push(folder: Path, repo: str, private: bool) -> None:
 
 def push_command(folder: Path, repo: str, private: bool) -> str:
     """Return the command that pushes the model in folder."""
-    command = ["python", "train.py", "--push-only", str(folder), "--push-to-hub", repo]
-    return shlex.join([*command, "--private"] if private else command)
+    options = ["--push-only", str(folder), "--push-to-hub", repo]
+    return command(*options, "--private") if private else command(*options)
+
+
+def command(*options: str) -> str:
+    """Return the command that runs this program with these options: train.py, or the script that the wheel installs."""
+    installed = Path(sys.argv[0]).stem == SCRIPT
+    return shlex.join([*([SCRIPT] if installed else ["python", "train.py"]), *options])

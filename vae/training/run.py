@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.data import batches
+from vae.data import Share
+from vae.data.mapped import pages_given_back
+from vae.data.stream import serve
 from vae.evaluate.fit import directions_of
 from vae.evaluate.measure import draw_samples, evaluate
 from vae.evaluate.metrics import pca_mse
@@ -28,8 +30,9 @@ from vae.training import failures
 from vae.training.bound import CALIBRATION
 from vae.training.checkpoint import Checkpoints, TrainingState, pack_model, unpack_model
 from vae.training.options import RunOptions
-from vae.training.output import Output, tracked
+from vae.training.output import Output
 from vae.training.setup import Split
+from vae.training.tracker import track
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,13 +82,14 @@ class Run:
         self.figures, self.bound, self.state = figures, bound, state
         self.checkpoints = Checkpoints(output.folder)
         self.batch_size = min(options.batch_size, len(split.train) // processes * processes)
-        self.steps_per_epoch = len(split.train) // self.batch_size
-        self.total_steps = max(1, round(options.epochs * self.steps_per_epoch))
+        self.share = Share(accelerator.process_index, processes)
+        self.total_steps = max(1, round(options.epochs * len(split.train) / self.batch_size))
         self.progress = 0.0  # from 0 to 1, of epochs or minutes
         self.finished = False
         self.untrained = math.nan  # the bound of a model with random weights, once it was needed
         self.failure = ""
         self._interrupted = self._stopped = False
+        self._context = ExitStack()
         self._start: float | None = None  # of the clock
         self._seen: list[Tensor] = []  # PARTS of the steps since the last look, on the device
         self._said = (math.nan, math.nan, math.nan)  # reconstruction, KL and scale of the last good look
@@ -102,6 +106,7 @@ class Run:
                 self.figures = self.output.replace(self.kept, self.figures, draw_samples(self.kept, self.split.test))
             if not self.checkpoints.written and self.checkpoints.folder.exists():
                 print(f"an earlier run was stopped: --resume {self.output.folder} would go on with it")
+        self._context.enter_context(pages_given_back())
         self._good = self.state.snapshot()
         self.accelerator.init_trackers(self.output.folder.resolve().name)
         bar_format = "{l_bar}{bar:20}| {elapsed} + {remaining} left{postfix}"
@@ -118,6 +123,7 @@ class Run:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self.bar.close()
+        self._context.close()
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"stopped at once; {self.what_is_kept()}{self.checkpoints.advice}") from None
         if isinstance(error, OSError):
@@ -134,19 +140,11 @@ class Run:
     # --- step by step ------------------------------------------------------------------------------------------------
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield this process's share of each batch from the step on that the run has reached, epoch after epoch."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        first_epoch, done = divmod(self.step, self.steps_per_epoch)
-        for epoch in itertools.count(first_epoch):
-            shares = batches(
-                self.split.train,
-                self.batch_size,
-                seed=self.options.seed,
-                epoch=epoch,
-                rank=rank,
-                world_size=processes,
-            )
-            yield from itertools.islice(shares, done if epoch == first_epoch else 0, None)
+        """Yield this process's share of each batch, in [0, 1], from the step on that the run has reached, without end."""
+        options, device = self.options, self.accelerator.device
+        return serve(
+            self.split.train, self.batch_size, seed=options.seed, start=self.step, share=self.share, device=device
+        )
 
     def after_step(self, step: int, parts: Tensor) -> None:
         """Take note of a step; now and then look at the clock, say how it goes, measure the averaged weights, keep them.
@@ -321,7 +319,7 @@ class Run:
             )
         )
         speed = (self.step - 1) * self.batch_size / (self.seconds + 1e-9)
-        self.accelerator.log(tracked(self.history[-1], validation, speed), step=self.step)
+        track(self.accelerator, self.step, self.history[-1], validation, self._said, speed, model, self.split.held_out)
         if (self.options.keep == "last" or bound >= self.best) and self._is_better_than_untrained(model, bound):
             model.directions = directions_of(model, self.split.labelled)
             assert self.figures.training
@@ -339,7 +337,7 @@ class Run:
         A model that has learnt a few pictures by heart may score all others far worse: then those that it learnt count.
         """
         with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay as they are
-            torch.default_generator.manual_seed(self.options.seed)
+            torch.default_generator.manual_seed(self.options.seed)  # the CPU's alone
             untrained = VAE(model.config).to(model.log_scale.device).eval()
         if math.isnan(self.untrained):
             self.untrained = self.bound(untrained, self.split.held_out)[0]

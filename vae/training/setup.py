@@ -18,6 +18,8 @@ from torch import Tensor
 from vae.config import VAEConfig
 from vae.data import HUB, Pictures, as_pictures, binarize, load_dataset, load_hub, spec_of, split_pictures
 from vae.data.folder import Side
+from vae.data.mapped import pages_given_back
+from vae.data.stream import SHUFFLE_BUFFER, Stream, Streamed, open_stream
 from vae.decode import Values
 from vae.evaluate.fit import default_num_held_out
 from vae.figures import DatasetFacts, Figures
@@ -28,6 +30,7 @@ from vae.training.speed import choose_precision
 
 LATENT_DIM = 64  # by default
 TRACKED = "runs"  # folder for trackers that write files
+MEMORY_FOR_PICTURES = 0.5  # part of a GPU's free memory
 LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
 
 
@@ -92,12 +95,18 @@ class DataOptions:
     at most."""
     shift: int = 0
     """Move every training picture by up to so many pixels, anew each time, against overfitting."""
+    streaming: bool = False
+    """Read a `hub:` dataset anew in each pass instead of holding it in memory: for one that is larger."""
     binarize: Literal["dynamic"] | None = None
     """Turn every picture into black and white by chance, anew each time: a grey of 0.3 is white in 3 of 10 cases. With
     --likelihood bernoulli, this is how the log-likelihoods in papers are measured."""
 
     def __post_init__(self) -> None:
         spec_of(self.dataset)
+        if self.streaming and not self.dataset.startswith(HUB):
+            raise ValueError(f"--streaming is for --dataset {HUB}owner/name, got {self.dataset}")
+        if self.streaming and self.validation is not None:
+            raise ValueError("--validation is not for --streaming, which holds out a twentieth of the pictures")
         if not 0 <= self.shift <= 16:
             raise ValueError(f"--shift must be a number of pixels from 0 to 16, got {self.shift}")
         if self.validation is not None and self.validation < 1:
@@ -107,14 +116,14 @@ class DataOptions:
 class Split(NamedTuple):
     """Pictures, (N, C, H, W) uint8 on the device that trains.
 
-    train: to learn from; with `binarize`, they are drawn black and white anew in each step.
+    train: to learn from, perhaps read anew in each pass; with `binarize`, they are drawn black and white anew in each step.
     measured: the same as the encoder sees them, for what is measured once.
     held_out: the last of the training pictures, not learnt from, to choose the best weights by.
     test: measured once, at the end.
     labelled: the first of the measured ones, with what is known of them.
     """
 
-    train: Tensor
+    train: Tensor | Stream
     measured: Tensor
     held_out: Tensor
     test: Tensor
@@ -131,7 +140,8 @@ def load_own(options: DataOptions, pictures: Any = None, known: VAEConfig | None
     if pictures is not None:
         return split_pictures(as_pictures(pictures, pixel_range=options.pixel_range, **shape))
     if options.dataset.startswith(HUB):
-        return load_hub(options.dataset, pixel_range=options.pixel_range, **shape)
+        load = open_stream if options.streaming else load_hub
+        return load(options.dataset, pixel_range=options.pixel_range, **shape)
     return None
 
 
@@ -161,10 +171,13 @@ def load_split(
                 pixel_range=options.pixel_range,
             )
         )
-        pictures = load("train")
-        images = pictures.images.to(accelerator.device)
-        test = load("test").images.to(accelerator.device)
-    num_held_out = options.validation or default_num_held_out(len(images))
+        with pages_given_back():
+            pictures = load("train")
+            images, test = pictures.images, load("test").images
+            if fits(images.numel() + test.numel(), accelerator.device):
+                images, test = images.to(accelerator.device), test.to(accelerator.device)
+    streamed = own if isinstance(own, Streamed) else None
+    num_held_out = streamed.num_held_out if streamed else options.validation or default_num_held_out(len(images))
     if num_held_out >= len(images):
         raise ValueError(f"--validation must leave pictures to train on, got {num_held_out} of {len(images)}")
     train, held_out = images.tensor_split([-num_held_out])
@@ -172,7 +185,27 @@ def load_split(
     if options.binarize:
         measured, held_out, test = (binarize(part, seed) for part in (train, held_out, test))
     labels = pictures.labels[: len(train)][:LABELLED]
-    return Split(train, measured, held_out, test, Pictures(measured[:LABELLED], labels, pictures.attributes))
+    labelled = Pictures(measured[:LABELLED], labels, pictures.attributes)
+    accelerator.print(say_place(streamed.stream if streamed else images, accelerator.device))
+    return Split(streamed.stream if streamed else train, measured, held_out.to(accelerator.device), test, labelled)
+
+
+def fits(numbers: int, device: torch.device) -> bool:
+    """Tell whether so many bytes of pictures may live on a device: on a GPU, in a part of what is free."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return numbers <= MEMORY_FOR_PICTURES * free
+
+
+def say_place(images: Tensor | Stream, device: torch.device) -> str:
+    """Say in a line where the training pictures live."""
+    if isinstance(images, Stream):
+        return f"about {len(images):,} training pictures are read anew in each pass, through a buffer of {SHUFFLE_BUFFER:,}"
+    size = f"{len(images):,} training pictures, {images.numel() / 1e6:,.0f} MB,"
+    if images.device.type == device.type:
+        return f"{size} live on the device ({device.type})"
+    return f"{size} stay in memory: too large for the device, which gets batches that are prepared in advance"
 
 
 def fit_shape(given: dict[str, int | None], default: VAEConfig, first: VAE | None) -> VAEConfig:

@@ -39,16 +39,23 @@ class Speed(NamedTuple):
 
 
 def choose_speed(
-    options: OptimizerOptions, run: RunOptions, accelerator: Accelerator, model: VAE, images: Tensor, samples: int
+    options: OptimizerOptions,
+    run: RunOptions,
+    accelerator: Accelerator,
+    model: VAE,
+    images: Tensor,
+    pictures: int,
+    samples: int,
 ) -> Speed:
     """Choose what the options leave to `auto`; the precision is the accelerator's, see `choose_precision`.
 
-    images: the training pictures, (N, C, H, W) uint8 on the device; samples: of latent vectors for each.
+    images: some training pictures, a batch or more, (N, C, H, W) uint8 on any device; pictures: how many there are in all;
+    samples: of latent vectors for each.
     Raises ValueError if --cuda-graph on can't be had.
     """
     precision = accelerator.mixed_precision
     graph = choose_graph(options.cuda_graph, accelerator)
-    compiled, why = choose_compile(options.compile, run, accelerator, model, images, samples, graph)
+    compiled, why = choose_compile(options.compile, run, accelerator, model, images, pictures, samples, graph)
     said = f"computing in {'float32' if precision == 'no' else precision}"
     if accelerator.device.type == "cuda":
         said += f", each step {'as one CUDA graph' if graph else 'kernel by kernel'}"
@@ -92,6 +99,7 @@ def choose_compile(
     accelerator: Accelerator,
     model: VAE,
     images: Tensor,
+    pictures: int,
     samples: int,
     graph: bool,
 ) -> tuple[bool, str]:
@@ -104,14 +112,14 @@ def choose_compile(
         return choice == "on", ""
     if accelerator.num_processes > 1:
         return False, "which is not tried with several processes"
-    x = to_unit(images[: run.batch_size])
+    x = to_unit(images[: run.batch_size].to(accelerator.device))
 
     def seconds(compiled: bool) -> float:
         return time_pass(copy.deepcopy(model), x, samples, accelerator.mixed_precision, compiled=compiled, graph=graph)
 
     with torch.random.fork_rng(devices=[accelerator.device]):
         plain = seconds(compiled=False)
-        steps = run.epochs * len(images) / len(x) if run.minutes is None else 60 * run.minutes / plain
+        steps = run.epochs * pictures / len(x) if run.minutes is None else 60 * run.minutes / plain
         if steps * plain < MIN_RUN:
             return False, "which a run as short as this doesn't pay for"
         began = time.monotonic()
