@@ -112,7 +112,7 @@ def choose_compile(
         return choice == "on", ""
     if accelerator.num_processes > 1:
         return False, "which is not tried with several processes"
-    x = to_unit(images[: run.batch_size].to(accelerator.device))
+    x = to_unit(images[: run.batch_size])
 
     def seconds(compiled: bool) -> float:
         return time_pass(copy.deepcopy(model), x, samples, accelerator.mixed_precision, compiled=compiled, graph=graph)
@@ -134,6 +134,7 @@ def choose_compile(
 
 def time_pass(model: VAE, x: Tensor, samples: int, mixed_precision: str, *, compiled: bool, graph: bool) -> float:
     """Measure the seconds of one pass forward and backward on a CUDA device; the model is changed by it."""
+    x = x.to(model.log_scale.device)
     forward: Callable[..., tuple[Tensor, ...]] = torch.compile(model) if compiled else model
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed_precision)
 
