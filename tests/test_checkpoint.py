@@ -67,7 +67,7 @@ def options(tmp_path: Path, sneakers: Tensor, monkeypatch: pytest.MonkeyPatch) -
     pictures = torch.nn.functional.interpolate(sneakers[:26], 16)
     for index, picture in enumerate(pictures):
         to_pil(picture).save(folder / f"{index:02}.png")
-    return [*TINY, "--data-dir", str(folder), "--epochs", str(STEPS / 2), "--evaluations", "4"]
+    return [*TINY, "--data-dir", str(folder), "--epochs", str(STEPS * 8 / 20), "--evaluations", "4"]
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_only_where_it_stops_may_be_another(stopped: Path, monkeypatch: pytest.M
     assert record
     assert record.mixed_precision == "no"
     assert "--mixed-precision" not in record.command
-    assert record.steps == 80
+    assert record.steps == 100
     assert "--epochs 40" in record.command
     assert "--resume" not in record.command
 
