@@ -18,18 +18,20 @@ try:
 except ImportError:
     spaces = None
 
-import gradio as gr
 import tyro
 from huggingface_hub import metadata_load
+from starlette.middleware import Middleware
 
 from vae.demo.border import Page
-from vae.demo.explore import explore_tab
-from vae.demo.generate import generate_tab
-from vae.demo.interpolate import interpolate_tab
+from vae.demo.explore import explore_endpoints
+from vae.demo.generate import generate_endpoints
+from vae.demo.interpolate import interpolate_endpoints
+from vae.demo.learn import learn_endpoints
+from vae.demo.map import map_endpoints
 from vae.demo.models import Models
-from vae.demo.page import CSS, JS, THEME, in_one_sentence
-from vae.demo.reconstruct import reconstruct_tab
-from vae.demo.site import routes
+from vae.demo.page import THEME, Endpoints, about_endpoints, page_element
+from vae.demo.reconstruct import reconstruct_endpoints
+from vae.demo.site import Head, routes
 from vae.hub import bundled_names
 
 
@@ -72,17 +74,18 @@ def find_names(config: AppConfig) -> list[str]:
 def build(models: Models) -> Page:
     """Compose the page."""
     with Page(title="unvaelievable", analytics_enabled=False) as page:
-        gr.Markdown("# unvaelievable\nA variational autoencoder to play with.", elem_id="title")
-        if models.notices:
-            gr.Markdown(models.notice(), elem_id="notice")
-        model = gr.Radio(models.choices(), value=models.names[0], label="Model", elem_id="model")
-        description = gr.Markdown(elem_id="description")
-        gr.on([page.load, model.change], in_one_sentence(models.describe), model, description, api_visibility="private")
-        with gr.Tabs():
-            explore_tab(models, page, model)
-            generate_tab(models, page, model)
-            reconstruct_tab(models, page, model)
-            interpolate_tab(models, page, model)
+        page_element(models)
+        endpoints = Endpoints(models)
+        for add in (
+            about_endpoints,
+            explore_endpoints,
+            generate_endpoints,
+            reconstruct_endpoints,
+            interpolate_endpoints,
+            map_endpoints,
+            learn_endpoints,
+        ):
+            add(endpoints)
     return page
 
 
@@ -124,12 +127,11 @@ def main() -> None:
         with own_cache():
             build(models).open(
                 routes(models),
+                [Middleware(Head, model=models.names[0])],
                 server_name=config.host,
                 server_port=config.port,
                 share=config.share,
                 theme=THEME,
-                css=CSS,
-                js=JS,
             )
     except (ValueError, OSError) as error:
         sys.exit(f"app.py: {error}")

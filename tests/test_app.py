@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,15 +26,18 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from hub_server import Hub
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from torch import Tensor
 
+import app
 from vae import VAE, StandardNormal, generate, reconstruct
 from vae.attributes import fit_attributes
 from vae.data import DATASETS
-from vae.demo.explore import begin, explore, turn
-from vae.generate import decode
+from vae.demo.explore import begin, edit_picture, turn
+from vae.generate import decode, latents
+from vae.hub import bundled_names
 from vae.images import to_pil, to_uint8
+from vae.latent import slerp
 
 CLOSED = "http://127.0.0.1:9"  # no server is there
 LOADING = 60_000  # milliseconds: these machines are shared
@@ -56,11 +59,11 @@ def running(*options: str, **env: str) -> Iterator[str]:
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1", "GRADIO_TEMP_DIR": files} | env,
-        ) as app,
+        ) as process,
     ):
-        assert app.stdout is not None
+        assert process.stdout is not None
         said = []
-        for line in app.stdout:
+        for line in process.stdout:
             said.append(line)
             if address := re.search(r"http://127\.0\.0\.1:\d+", line):
                 break
@@ -69,18 +72,28 @@ def running(*options: str, **env: str) -> Iterator[str]:
         try:
             yield address[0]
         finally:
-            app.terminate()
-            rest = app.stdout.read()
+            process.terminate()
+            rest = process.stdout.read()
             assert not list(Path(files).glob("unvaelievable-*"))  # nor anything that was sent
     assert "Traceback" not in rest
     assert max(map(len, rest.splitlines()), default=0) < 500
     assert TOKEN not in "".join(said) + rest
 
 
+# What strangers may call an attribute and its values.
+ATTRIBUTE, VALUES = "<b>a</b>", ["<img src=x onerror=alert(1)>", "${alert(1)}", "b"]
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a running app.py with the bundled models."""
-    with running() as address:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running app.py with the bundled models and that of a stranger."""
+    folder = tmp_path_factory.mktemp("models") / "strange"
+    model = small_model(attribution="<i>by nobody</i>")
+    z = torch.randn(60, model.config.latent_dim, generator=torch.Generator().manual_seed(0))
+    model.directions = fit_attributes(z, torch.arange(60)[:, None] % 3, {ATTRIBUTE: VALUES})
+    model.save_pretrained(folder)
+    names = [*bundled_names(), str(folder)]
+    with running(*(word for name in names for word in ("--model", name))) as address:
         yield address
 
 
@@ -129,7 +142,7 @@ def test_interpolate_endpoint(client: Client, sneaker: Path) -> None:
 
 def test_explore_endpoint(client: Client, sneaker: Path) -> None:
     path = client.predict("avatars", None, 3, {"hair colour": 4, "beard": 0.5}, api_name="/explore")
-    expected = explore(VAE.from_pretrained("avatars"), None, 3, {"hair colour": 4, "beard": 0.5})
+    expected = edit_picture(VAE.from_pretrained("avatars"), None, 3, {"hair colour": 4, "beard": 0.5})
     with Image.open(path) as picture:
         assert np.abs(np.array(picture.convert("RGB"), dtype=int) - np.array(expected)).max() <= 1
     path = client.predict("fashion-mnist", handle_file(str(sneaker)), 0, {}, api_name="/explore")
@@ -146,6 +159,7 @@ def test_only_the_four_endpoints_are_public(client: Client) -> None:
     }
     assert names["/generate"] == ["model", "count", "seed", "temperature", "prior"]
     assert {parameters[0] for parameters in names.values()} == {"model"}
+    assert all(len(endpoint["description"]) > 30 for endpoint in api["named_endpoints"].values())
 
 
 def test_endpoints_refuse_bad_input_in_a_sentence(client: Client, tmp_path: Path) -> None:
@@ -182,7 +196,7 @@ def test_a_file_of_the_server_is_not_read(server: str, meta: dict[str, Any]) -> 
             assert answer.startswith("event: error")
             assert "This picture is not on the page: upload it first." in answer
     answer = called(server, "reconstruct", ["mnist", {"url": "data:image/png;base64,iVBORw0KGgo="} | meta, "no"])
-    assert "Original must be a picture that was uploaded" in answer
+    assert "Picture must be a picture that was uploaded" in answer
 
 
 def test_wrong_types_are_answered_in_words(server: str) -> None:
@@ -192,7 +206,7 @@ def test_wrong_types_are_answered_in_words(server: str) -> None:
             data = ["mnist", 1, 0, 1, "fitted"]
             answer = called(server, "generate", [*data[:index], value, *data[index + 1 :]])
             error = json.loads(answer.partition("data: ")[2].partition("\n")[0])["error"]
-            assert re.fullmatch(r"[^\n]{10,200}\.", error)
+            assert re.fullmatch(r"[^\n]{10,300}\.", error)
 
 
 def test_other_ways_in_are_closed_in_words(server: str) -> None:
@@ -214,6 +228,48 @@ def test_other_ways_in_are_closed_in_words(server: str) -> None:
     assert large.status_code == 413
 
 
+def test_points_that_no_browser_sends_are_refused_in_words(server: str) -> None:
+    for z in (None, [0.0] * 31, [0.0] * 31 + ["x"], [0.0] * 31 + [1e9], [True] * 32, "0" * 32):
+        answer = httpx.post(
+            f"{server}/gradio_api/run/draw_point", json={"data": ["mnist", {"z": z, "positions": {}}]}, timeout=60
+        )
+        assert answer.json()["error"] == "Z must be 32 numbers, from -10000 to 10000."
+        answer = httpx.post(
+            f"{server}/gradio_api/run/place_picture", json={"data": ["mnist", None, {"z": z}]}, timeout=60
+        )
+        assert answer.json()["error"] == "Z must be 32 numbers, from -10000 to 10000."
+
+
+def test_decoders_are_cached_by_their_content_and_nothing_else_is_served(server: str) -> None:
+    point = httpx.post(f"{server}/gradio_api/run/point", json={"data": ["mnist", None, 0, None]}, timeout=60).json()
+    weights = point["data"][0]["weights"]
+    answer = httpx.get(f"{server}/web/decoders/{weights}", timeout=60)
+    assert hashlib.sha256(answer.content).hexdigest() == weights
+    assert "immutable" in answer.headers["cache-control"]
+    again = httpx.get(f"{server}/web/decoders/{weights}", headers={"if-none-match": answer.headers["etag"]}, timeout=60)
+    assert (again.status_code, again.content) == (304, b"")
+    for path in ("decoders/mnist", "decoders/", "", "nothing.js", "..%2f..%2f..%2fapp.py", "%2e%2e/explore.py"):
+        assert httpx.get(f"{server}/web/{path}", timeout=60).status_code == 404, path
+    assert httpx.post(f"{server}/web/explore.js", timeout=60).status_code == 404
+
+
+def test_who_links_the_page_shows_our_own_picture(server: str) -> None:
+    head = httpx.get(f"{server}/?x=1", timeout=60).text.partition("</head>")[0]
+    assert head.count('"og:image"') == 1
+    tags = dict(re.findall(r'<meta (?:property|name)="(og:\w+|description|twitter:\w+)" content="([^"]*)"', head))
+    assert tags["og:title"].startswith("unvaelievable")
+    assert tags["description"] == tags["og:description"]
+    assert tags["og:url"] == f"{server}/"
+    preview = httpx.get(tags["og:image"], timeout=60)
+    with Image.open(io.BytesIO(preview.content)) as picture:
+        assert picture.size == (1200, 630)
+    for index in range(4):  # every model has a face, also one that does not come with us
+        face = httpx.get(f"{server}/web/faces/{index}", timeout=60)
+        with Image.open(io.BytesIO(face.content)) as picture:
+            assert picture.width == picture.height >= 128
+    assert httpx.get(f"{server}/web/faces/4", timeout=60).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -223,15 +279,24 @@ def test_other_ways_in_are_closed_in_words(server: str) -> None:
         (("--port", "99999"), "--port must be from 1 to 65535, got 99999"),
     ],
 )
-def test_app_refuses_what_it_cannot_show(arguments: tuple[str, ...], sentence: str) -> None:
-    command = [sys.executable, "app.py", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+def test_app_refuses_what_it_cannot_show(
+    arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["app.py", *arguments])
+    with pytest.raises(SystemExit, match=f"^app.py: .*{re.escape(sentence)}"):
+        app.main()
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------
+
+WATCH_SHIFTS = """
+    globalThis.shifts = 0;
+    new PerformanceObserver((list) => {
+        for (const { value, hadRecentInput } of list.getEntries()) if (!hadRecentInput) shifts += value;
+    }).observe({ type: "layout-shift", buffered: true });
+"""
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+LEAST_CONTRAST = 4.5
 
 
 @pytest.fixture(scope="module")
@@ -243,396 +308,368 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser, server: str) -> Iterator[Page]:
-    """The page, opened and filled; at the end it has had no error and asked nobody else for anything."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1100})
+@contextmanager
+def opened(browser: Browser, address: str, viewport: dict[str, int], **options: Any) -> Iterator[Page]:
+    """Open the page; at the end it has had no error, asked nobody else for anything, and nothing has jumped."""
+    context = browser.new_context(viewport=viewport, reduced_motion="reduce", **options)  # type: ignore[arg-type]
+    page = context.new_page()
     page.set_default_timeout(LOADING)
+    page.add_init_script(WATCH_SHIFTS)
     errors: list[str] = []
     strangers: list[str] = []
+    own = (address.partition("#")[0], "data:", "blob:")
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith((server, "data:", "blob:")) else strangers.append(request.url),
-    )
-    page.goto(server)
-    wait_until_settled(page)
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.on("request", lambda request: None if request.url.startswith(own) else strangers.append(request.url))
+    page.goto(address)
+    settle(page)
     yield page
-    page.close()
+    shifts = page.evaluate("shifts")
+    context.close()
     assert errors == []
     assert strangers == []
+    assert shifts <= 0.05
 
 
-def source(page: Page, selector: str) -> str:
-    return page.locator(f"{selector} img").first.get_attribute("src", timeout=LOADING) or ""
-
-
-def wait_for_another(page: Page, selector: str, source: str) -> None:
-    expect(page.locator(f"{selector} img").first).not_to_have_attribute("src", source, timeout=LOADING)
-
-
-def open_generate(page: Page) -> Locator:
-    """Open the tab, wait until it is filled, and return its pictures."""
-    page.get_by_role("tab", name="Generate").click()
-    gallery = page.locator("#generate-gallery button.thumbnail-item")
-    expect(gallery).to_have_count(32, timeout=LOADING)
-    return gallery
-
-
-def wait_until_settled(page: Page) -> None:
-    """Wait until the stage and all thumbnails of Explore show what is set."""
+def settle(page: Page, tab: str = "explore") -> None:
+    """Wait until the stage and a tab's pictures show what is set."""
     page.evaluate(
-        """async (limit) => {
-            const module = await import(new URL("web/explore.js", document.baseURI));
+        """async ([tab, limit]) => {
+            const page = await import(new URL("web/page.js", document.baseURI)); // whose app may be still to come
+            const module = await import(new URL(`web/${tab}.js`, document.baseURI));
+            const isHidden = () => document.getElementById(`panel-${tab}`)?.hidden;
+            const isSettled = () => page.app?.isSettled && (isHidden() || module[tab]?.isSettled);
             const end = performance.now() + limit;
-            while (!module.explore?.isSettled) {
-                if (performance.now() > end) throw new Error("Explore does not settle");
+            while (!isSettled()) {
+                if (performance.now() > end) throw new Error("the page does not settle");
                 await new Promise((go) => setTimeout(go, 20));
             }
         }""",
-        LOADING,
+        [tab, LOADING],
     )
+
+
+def pixels(page: Page, selector: str) -> np.ndarray:
+    """Return the picture on a canvas, (H, W, 3) uint8."""
+    side, values = page.locator(selector).evaluate(
+        "canvas => [canvas.width, [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]]"
+    )
+    return np.array(values, dtype=np.uint8).reshape(-1, side, 4)[..., :3]
 
 
 def stage(page: Page) -> np.ndarray:
-    """Return the picture on the stage, (H, W, 3) uint8."""
-    wait_until_settled(page)
-    side, values = page.locator(".stage canvas").evaluate(
-        "canvas => [canvas.width, [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.width).data]]"
+    settle(page)
+    return pixels(page, ".stage canvas")
+
+
+def far(shown: np.ndarray, expected: Image.Image) -> int:
+    """Return how far two pictures are from each other at most, of 255."""
+    return int(np.abs(shown.astype(int) - np.array(expected.convert("RGB"))).max())
+
+
+def choose_model(page: Page, name: str) -> None:
+    page.get_by_role("radiogroup", name="Model").get_by_label(name, exact=True).check()
+    expect(page.get_by_role("img", name=re.compile(f"^{re.escape(name)}, "))).to_be_visible()
+
+
+def low_contrasts(page: Page) -> list[str]:
+    """Return the texts in sight whose colour is too near to what lies behind them."""
+    return page.evaluate(
+        """(least) => {
+            const light = (colour) => {
+                const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((value) => value / 255)
+                    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const isClear = (colour) => /, 0\\)$/.test(colour);
+            const behind = (element) => {
+                for (let at = element; at; at = at.parentElement) {
+                    const { backgroundColor } = getComputedStyle(at);
+                    if (!isClear(backgroundColor)) return backgroundColor;
+                }
+                return "rgb(255, 255, 255)";
+            };
+            const low = [];
+            for (const element of document.querySelectorAll(".vae *")) {
+                const text = [...element.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data).join("");
+                const isSeen = element.checkVisibility({ opacityProperty: true }) && !element.closest(":disabled, .elsewhere");
+                if (!text.trim() || !isSeen) continue;
+                const [a, b] = [getComputedStyle(element).color, behind(element)].map(light).sort((x, y) => y - x);
+                if ((a + 0.05) / (b + 0.05) < least) low.push(text);
+            }
+            return low;
+        }""",
+        LEAST_CONTRAST,
     )
-    return np.array(values, dtype=np.uint8).reshape(side, side, 4)[..., :3]
 
 
-def expect_stage(page: Page, picture: np.ndarray) -> None:
-    """Wait until the stage shows a picture, (H, W, 3) uint8, but for rounding."""
-    end = time.monotonic() + LOADING / 1000
-    while np.abs(stage(page).astype(int) - picture).max() > 1:
-        assert time.monotonic() < end, "the stage shows another picture"
-        page.wait_for_timeout(50)
+def test_explore_edits_the_picture_as_torch_does_and_remembers(browser: Browser, server: str) -> None:
+    avatars = VAE.from_pretrained("avatars")
+    with opened(browser, server, DESKTOP) as page:
+        header = page.locator(".top").bounding_box()
+        assert header is not None
+        assert header["height"] <= 120
+        assert page.evaluate("document.documentElement.scrollHeight") <= DESKTOP["height"]
+        assert low_contrasts(page) == []
+        first = stage(page)
+        assert far(first, edit_picture(avatars, None, 0, {})) <= 1
+        undo, redo = page.get_by_role("button", name="Undo"), page.get_by_role("button", name="Redo")
+        expect(undo).to_be_disabled()
+        # A chip edits, and has the result in small.
+        page.get_by_label("full", exact=True).check()
+        picture = page.get_by_role("img", name=re.compile("^Avatars, "))
+        expect(picture).to_have_accessible_name(re.compile("beard full,.* from seed 0$"))
+        second = stage(page)
+        assert far(second, edit_picture(avatars, None, 0, {"beard": 4})) <= 1
+        z, described = begin(avatars, None, 0)
+        shown = torch.tensor([page.evaluate("async () => [...(await import('/web/page.js')).app.z]")])
+        expected = decode(avatars, turn(avatars, z, described, {"beard": 4})[None])
+        assert (decode(avatars, shown) - expected).abs().max() < 1e-3
+        assert np.array_equal(pixels(page, ".chip:has([aria-label=full]) canvas"), second)
+        # There is something between two values only where there is an order.
+        assert DATASETS["avatars"].ordered == ("skin colour",)
+        expect(page.locator(".controls > .slider")).to_have_count(1)
+        skin = page.get_by_role("slider", name="skin colour")
+        skin.fill("1.5")
+        expect(skin).to_have_attribute("aria-valuetext", "between brown and tan")
+        page.get_by_text("More", exact=True).click()
+        page.get_by_role("slider", name="axis 2", exact=True).fill("-2")
+        set_ = {"beard": 4, "skin colour": 1.5, "axis 2": -2}
+        assert far(stage(page), edit_picture(avatars, None, 0, set_)) <= 1
+        page.get_by_role("button", name="axis 2 to 3", exact=True).click()
+        assert far(stage(page), edit_picture(avatars, None, 0, set_ | {"axis 2": 3})) <= 1
+        # All of it can be undone and redone.
+        for _ in range(3):
+            undo.click()
+        assert np.array_equal(stage(page), second)
+        undo.click()
+        assert np.array_equal(stage(page), first)
+        expect(undo).to_be_disabled()
+        redo.click()
+        expect(page.get_by_label("full", exact=True)).to_be_checked()
+        page.get_by_role("button", name="Random").click()
+        expect(page.get_by_role("img", name="from seed 0")).to_have_count(0)
+        expect(redo).to_be_disabled()
+        undo.click()
+        assert np.array_equal(stage(page), second)
+        page.get_by_role("button", name="Reset").click()
+        assert np.array_equal(stage(page), first)
+        undo.click()
+        # A seed that is typed leaves what was set.
+        page.get_by_role("spinbutton", name="Seed").fill("7")
+        page.get_by_role("spinbutton", name="Seed").press("Enter")
+        expect(picture).to_have_accessible_name(re.compile("beard full,.* from seed 7$"))
+        assert far(stage(page), edit_picture(avatars, None, 7, {"beard": 4})) <= 1
+        # By the keyboard, too, and the focus is seen.
+        page.get_by_role("tab", name="Explore").focus()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.type") == "radio"
+        name = page.evaluate("document.activeElement.ariaLabel")
+        page.keyboard.press("ArrowRight")
+        settle(page)
+        assert page.evaluate("document.activeElement.ariaLabel") != name
+        focused = page.locator(".chip:has(:focus-visible)")
+        assert focused.evaluate("chip => getComputedStyle(chip).outlineStyle") == "solid"
+        page.get_by_role("button", name="About").click()
+        about = page.get_by_role("dialog")
+        expect(about).to_contain_text("Johan Melin, licensed under CC BY 4.0")
+        expect(about).to_contain_text("64 numbers")
+        about.get_by_role("button", name="Call these models from a program").click()
+        expect(page.get_by_role("heading", name="API documentation")).to_be_visible()
 
 
-def latent(page: Page) -> Tensor:
-    """Return the latent vector, (1, D), of the picture on the stage."""
-    wait_until_settled(page)
-    return torch.tensor([page.evaluate("async () => [...(await import('/web/explore.js')).explore.z]")])
+def test_each_model_offers_what_it_can_and_strangers_names_are_text(browser: Browser, server: str) -> None:
+    with opened(browser, f"{server}#model=mnist&seed=0", DESKTOP) as page:
+        mnist = VAE.from_pretrained("mnist")
+        page.get_by_role("group", name="digit").get_by_label("7", exact=True).check()
+        assert far(stage(page), edit_picture(mnist, None, 0, {"digit": 7})) <= 1
+        choose_model(page, "Fashion-MNIST")
+        settle(page)
+        offered = page.locator(".chip:visible").all_inner_texts()
+        classes = DATASETS["fashion-mnist"].attributes["class"]
+        assert offered == [name for name in classes if name not in ("Coat", "Shirt")]  # whose edits often fail
+        choose_model(page, "strange")
+        settle(page)
+        assert page.locator(".chip").all_inner_texts() == VALUES
+        expect(page.locator(".explore legend")).to_have_text(ATTRIBUTE)
+        assert page.locator(".explore img").count() == 0
+        expect(page.locator(".example")).to_have_count(0)
+        page.get_by_role("button", name="About").click()
+        expect(page.get_by_role("dialog")).to_contain_text("<i>by nobody</i>")
 
 
-def difference(page: Page, expected: Image.Image) -> int:
-    """Return how far the stage is from a picture at most, of 255."""
-    return int(np.abs(stage(page).astype(int) - np.array(expected.convert("RGB"))).max())
-
-
-def test_a_chip_edits_the_picture_as_torch_does(page: Page) -> None:
-    for name, attribute, value in (("avatars", "beard", "full"), ("mnist", "digit", "7")):
-        page.locator("#model").get_by_label(name, exact=True).check()
-        stage_picture = page.get_by_role("img", name=re.compile(f"^{name}, "))
-        expect(stage_picture).to_be_visible(timeout=LOADING)
-        model = VAE.from_pretrained(name)
-        assert difference(page, explore(model, None, 0, {})) <= 1
-        assert model.directions is not None
-        position = model.directions.attributes[attribute].index(value)
-        page.get_by_role("group", name=attribute, exact=True).get_by_label(value, exact=True).check()
-        expect(stage_picture).to_have_accessible_name(re.compile(f"{attribute} {value},"))
-        edited = explore(model, None, 0, {attribute: position})
-        assert difference(page, edited) <= 1
-        z, described = begin(model, None, 0)
-        expected = decode(model, turn(model, z, described, {attribute: position})[None])
-        assert (decode(model, latent(page)) - expected).abs().max() < 1e-3
-        # And the chip has it in small.
-        thumbnail = page.locator(".chip:has(input:checked) canvas").all()
-        assert {canvas.evaluate("canvas => canvas.width") for canvas in thumbnail} == {model.config.image_size}
-
-
-def test_sliders_move_between_values_only_where_there_is_an_order(page: Page) -> None:
-    model = VAE.from_pretrained("avatars")
-    assert DATASETS["avatars"].ordered == ("skin colour",)
-    sliders = page.locator(".explore .controls > .slider")
-    expect(sliders).to_have_count(1)
-    skin = page.get_by_role("slider", name="skin colour")
-    skin.fill("1.5")
-    expect(skin).to_have_attribute("aria-valuetext", "between brown and tan")
-    assert difference(page, explore(model, None, 0, {"skin colour": 1.5})) <= 1
-    page.get_by_text("More", exact=True).click()
-    axis = page.get_by_role("slider", name="axis 2", exact=True)
-    axis.fill("-2")
-    assert difference(page, explore(model, None, 0, {"skin colour": 1.5, "axis 2": -2})) <= 1
-
-
-def test_undo_redo_and_reset(page: Page) -> None:
-    undo, redo = page.get_by_role("button", name="Undo"), page.get_by_role("button", name="Redo")
-    expect(undo).to_be_disabled()
-    first = stage(page)
-    page.get_by_label("full", exact=True).check()
-    second = stage(page)
-    page.get_by_role("button", name="Random").click()
-    expect(page.get_by_role("img", name="from seed 0", exact=False)).to_have_count(0, timeout=LOADING)
-    third = stage(page)
-    undo.click()
-    assert np.array_equal(stage(page), second)
-    undo.click()
-    assert np.array_equal(stage(page), first)
-    expect(undo).to_be_disabled()
-    redo.click()
-    assert np.array_equal(stage(page), second)
-    expect(page.get_by_label("full", exact=True)).to_be_checked()
-    redo.click()
-    assert np.array_equal(stage(page), third)
-    expect(redo).to_be_disabled()
-    undo.click()
-    page.get_by_role("button", name="Reset").click()
-    assert np.array_equal(stage(page), first)
-    expect(redo).to_be_disabled()
-    undo.click()
-    assert np.array_equal(stage(page), second)
-    # A seed that is typed leaves what was set.
-    page.get_by_text("More", exact=True).click()
-    page.get_by_role("spinbutton", name="Seed").fill("7")
-    page.get_by_role("spinbutton", name="Seed").press("Enter")
-    expect(page.get_by_role("img", name="beard full, ", exact=False)).to_have_accessible_name(re.compile("from seed 7"))
-    assert difference(page, explore(VAE.from_pretrained("avatars"), None, 7, {"beard": 4})) <= 1
-
-
-def test_a_link_leads_back(page: Page, sneaker: Path) -> None:
-    page.locator("#model").get_by_label("fashion-mnist").check()
-    expect(page.get_by_role("img", name="fashion-mnist, ", exact=False)).to_be_visible(timeout=LOADING)
-    page.get_by_label("Bag", exact=True).check()
-    address = "location.href"  # which page.url learns of later
-    by_seed = page.evaluate(address)
-    pictures = [stage(page)]
-    page.locator("#explore-picture input[type=file]").set_input_files(sneaker)
-    expect(page.get_by_role("img", name="from a picture of your own", exact=False)).to_be_visible(timeout=LOADING)
-    page.get_by_label("Ankle boot", exact=True).check()
-    pictures.append(stage(page))
-    for link, picture in zip((by_seed, page.evaluate(address)), pictures, strict=True):
+def test_a_picture_of_ones_own_is_edited_linked_and_found_again(
+    browser: Browser, server: str, sneaker: Path, tmp_path: Path
+) -> None:
+    with opened(browser, f"{server}#model=fashion-mnist&seed=3", DESKTOP) as page:
+        page.locator(".sources input[type=file]").set_input_files(sneaker)
+        own = page.get_by_role("img", name="from a picture of your own")
+        expect(own).to_be_visible()
+        with Image.open(sneaker) as picture:
+            x = torch.from_numpy(np.array(picture.convert("L"), dtype=np.float32) / 255)[None, None]
+        model = VAE.from_pretrained("fashion-mnist")
+        assert far(stage(page), to_pil(reconstruct(model, x)[0])) <= 1
+        # The way that it took, and another point of the same cloud.
+        expect(page.get_by_role("img", name="What the model sees of your picture")).to_be_visible()
+        before = stage(page)
+        page.get_by_role("button", name="Roll ε").click()
+        assert not np.array_equal(stage(page), before)
+        page.get_by_role("button", name="Undo").click()
+        assert np.array_equal(stage(page), before)
+        page.get_by_label("Ankle boot", exact=True).check()
+        link, boot = page.evaluate("location.href"), stage(page)
         page.goto("about:blank")
         page.goto(link)
-        expect_stage(page, picture)
-        expect(page.locator("#model").get_by_label("fashion-mnist")).to_be_checked()
-        assert page.evaluate(address) == link
-        page.reload()
-        expect_stage(page, picture)
-    # Nonsense in a link does no harm.
-    for fragment in ("model=mnist&seed=99999999999", "model=../etc&seed=1", "model=mnist&z=%25%25%25", "model=mnist"):
+        assert np.array_equal(stage(page), boot)
+        expect(page.get_by_role("radio", name="Fashion-MNIST")).to_be_checked()
+        assert page.evaluate("location.href") == link
+        # An example is begun with, a broken picture is not, and nonsense in a link does no harm.
+        page.get_by_role("button", name="Start from Bag").click()
+        expect(own).to_be_visible()
+        (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+        page.locator(".sources input[type=file]").set_input_files(tmp_path / "broken.png")
+        expect(page.locator(".status")).to_contain_text("Broken.png")
+        page.get_by_role("button", name="Random").click()
+        expect(page.locator(".status")).to_be_empty()
+        expect(own).to_have_count(0)
+        nonsense = ["model=mnist&seed=99999999999", "model=mnist&z=%25%25%25", "model=mnist", "seed=1"]
+        read = "async (links) => links.map((await import('/web/state.js')).readFragment)"
+        assert page.evaluate(read, nonsense) == [None] * 4
         page.goto("about:blank")
-        page.goto(f"{link.partition('#')[0]}#{fragment}")
-        wait_until_settled(page)
-        expect(page.get_by_role("img", name="from seed 0", exact=False)).to_be_visible()
-    page.goto("about:blank")
-    page.goto(f"{link.partition('#')[0]}#model=mnist&seed=3&at=[[%22digit%22,99],[%22hat%22,1],5]")
-    assert difference(page, explore(VAE.from_pretrained("mnist"), None, 3, {"digit": 9})) <= 1
+        page.goto(f"{server}#model=mnist&seed=3&at=[[%22digit%22,99],[%22hat%22,1],5]&tab=nothing&ia=sx")
+        assert far(stage(page), edit_picture(VAE.from_pretrained("mnist"), None, 3, {"digit": 9})) <= 1
 
 
-def test_a_picture_of_ones_own_is_begun_with(page: Page, sneaker: Path) -> None:
-    page.locator("#model").get_by_label("fashion-mnist").check()
-    own = page.get_by_role("img", name="from a picture of your own", exact=False)
-    page.locator("#explore-picture input[type=file]").set_input_files(sneaker)
-    expect(own).to_be_visible(timeout=LOADING)
-    with Image.open(sneaker) as picture:
-        x = torch.from_numpy(np.array(picture.convert("L"), dtype=np.float32) / 255)[None, None]
-    assert difference(page, to_pil(reconstruct(VAE.from_pretrained("fashion-mnist"), x)[0])) <= 1
-    page.get_by_role("button", name="Random").click()
-    expect(own).to_have_count(0, timeout=LOADING)
-    expect(page.locator("#explore-picture img")).to_have_count(0, timeout=LOADING)
-    page.locator("#explore-examples button.thumbnail-item").nth(8).click()
-    expect(page.get_by_role("img", name="from a picture of your own", exact=False)).to_be_visible(timeout=LOADING)
-    page.locator("#explore-picture").get_by_label("Remove Image").click()
-    expect(own).to_have_count(0, timeout=LOADING)
+def test_where_the_browser_cannot_decode_the_server_draws(browser: Browser, server: str) -> None:
+    page = browser.new_page(reduced_motion="reduce")
+    page.set_default_timeout(LOADING)
+    page.route("**/worker.js", lambda route: route.abort())
+    page.goto(f"{server}#model=mnist&seed=4")
+    expect(page.locator(".status")).to_contain_text("The server draws")
+    model = VAE.from_pretrained("mnist")
+    assert far(stage(page), edit_picture(model, None, 4, {})) <= 1
+    page.get_by_label("3", exact=True).check()
+    expect(page.get_by_role("img", name="digit 3")).to_be_visible()
+    assert far(stage(page), edit_picture(model, None, 4, {"digit": 3})) <= 1
+    # What the server drew is what other tabs go on with.
+    z, described = begin(model, None, 4)
+    shown = torch.tensor(page.evaluate("async () => [...(await import('/web/page.js')).app.z]"))
+    torch.testing.assert_close(shown, turn(model, z, described, {"digit": 3}), atol=1e-4, rtol=0)
+    page.close()
 
 
-def test_a_value_whose_edits_often_fail_is_not_offered(page: Page) -> None:
-    page.locator("#model").get_by_label("fashion-mnist").check()
-    expect(page.get_by_label("Ankle boot", exact=True)).to_be_visible(timeout=LOADING)
-    wait_until_settled(page)
-    offered = page.locator(".chip:visible").all_inner_texts()
-    assert offered == [name for name in DATASETS["fashion-mnist"].attributes["class"] if name not in ("Coat", "Shirt")]
+def test_from_explore_to_interpolate_to_a_gif(browser: Browser, server: str) -> None:
+    model = VAE.from_pretrained("mnist")
+    with opened(browser, f"{server}#model=mnist&seed=3", DESKTOP) as page:
+        before = stage(page)
+        page.get_by_role("tab", name="Explore").focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("tab", name="Interpolate")).to_be_focused()
+        settle(page, "interpolate")
+        assert np.array_equal(pixels(page, ".stage canvas"), before)  # A is what was there
+        page.get_by_role("button", name="B: Ankle", exact=False).or_(page.get_by_role("button", name="B: 7")).click()
+        expect(page.get_by_alt_text("What the model saw at B")).to_be_visible()
+        page.get_by_role("button", name="B: random").click()
+        expect(page.get_by_alt_text("What the model saw at B")).to_be_hidden()
+        settle(page, "interpolate")
+        seed = int(page.locator(".end.b .label").inner_text().removeprefix("seed "))
+        a, b = latents(model, [3, seed])
+        way = decode(model, slerp(a, b, torch.linspace(0, 1, 9)))
+        for index in (0, 4, 8):
+            assert far(pixels(page, f".strip .frame:nth-child({index + 1}) canvas"), to_pil(way[index])) <= 1
+        page.get_by_role("slider", name="On the way from A to B").fill("0.5")
+        settle(page, "interpolate")
+        assert far(pixels(page, ".stage canvas"), to_pil(way[4])) <= 1
+        assert low_contrasts(page) == []
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save GIF").click()
+        with Image.open(download.value.path()) as film:
+            assert getattr(film, "n_frames", 1) > 20
+        page.get_by_role("button", name="Keep this picture").click()
+        expect(page.get_by_role("img", name="from a point of the latent space")).to_be_visible()
+        assert far(stage(page), to_pil(way[4])) <= 1
+        # Among four corners, by a link.
+        page.get_by_role("radio", name="Four corners").check()
+        settle(page, "interpolate")
+        link = page.evaluate("location.href")
+        corner = pixels(page, ".pad canvas:nth-child(49)")
+        page.goto("about:blank")
+        page.goto(link)
+        settle(page, "interpolate")
+        assert np.array_equal(pixels(page, ".pad canvas:nth-child(49)"), corner)
+        page.locator(".pad").focus()
+        shown = pixels(page, ".stage canvas")
+        page.keyboard.press("ArrowDown")
+        settle(page, "interpolate")
+        assert not np.array_equal(pixels(page, ".stage canvas"), shown)
+        # A film of another model's points is no longer shown when that is chosen.
+        choose_model(page, "Avatars")
+        settle(page, "interpolate")
+        assert far(pixels(page, ".stage canvas"), edit_picture(VAE.from_pretrained("avatars"), None, 0, {})) <= 1
 
 
-@pytest.mark.parametrize("broken", ["weights", "worker"])
-def test_where_the_browser_cannot_decode_the_server_draws(browser: Browser, server: str, broken: str) -> None:
+def test_the_map_and_the_tutorial_follow_the_picture(browser: Browser, server: str) -> None:
+    with opened(browser, f"{server}#model=mnist&seed=3&tab=map", DESKTOP) as page:
+        expect(page.get_by_text("Each dot is one of 2,000 test pictures")).to_be_visible()
+        before = stage(page)
+        page.locator(".map .over").click(position={"x": 250, "y": 250})
+        expect(page.get_by_role("img", name="from a point of the latent space")).to_be_visible()
+        assert not np.array_equal(stage(page), before)
+        assert low_contrasts(page) == []
+        page.get_by_role("tab", name="Learn").click()
+        expect(page.get_by_text("784 numbers → 32")).to_be_visible()
+        expect(page.get_by_text("Your picture, as this model draws it again")).to_be_attached()
+        assert low_contrasts(page) == []
+        choose_model(page, "Avatars")
+        expect(page.get_by_text("12,288 numbers → 64")).to_be_visible()
+        expect(page.get_by_text("These models know digits only")).to_be_attached()
+
+
+def test_on_a_dark_phone_the_stage_is_seen_with_every_control(browser: Browser, server: str) -> None:
+    with opened(browser, server, PHONE, color_scheme="dark", has_touch=True) as page:
+        page.get_by_text("More", exact=True).click()
+        assert low_contrasts(page) == []
+        for tab in page.get_by_role("tab").all():
+            tab.scroll_into_view_if_needed()
+            box = tab.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= PHONE["width"] + 1
+            tab.click()
+            name = tab.inner_text().lower()
+            expect(page.locator(f"#panel-{name} h2").first).to_be_attached()
+            settle(page, name if name in ("explore", "interpolate") else "explore")
+            assert low_contrasts(page) == []
+            hidden = page.evaluate(
+                """([height, name]) => {
+                    const [picture, stage] = [".stage canvas", ".stage"].map((name) => document.querySelector(name));
+                    const hidden = [];
+                    for (const control of document.querySelectorAll(`#panel-${name} :is(button, input, label, select, .pad)`)) {
+                        if (!control.checkVisibility()) continue;
+                        control.scrollIntoView({ block: "nearest" });
+                        const [at, box, below] = [picture, control, stage].map((part) => part.getBoundingClientRect());
+                        const isWhole = at.height >= 0.35 * height && at.top >= 0;
+                        const isClear = box.top >= below.bottom - 1 && box.bottom <= height + 1;
+                        if (!isWhole || !isClear) hidden.push(control.outerHTML.slice(0, 200));
+                    }
+                    return hidden;
+                }""",
+                [PHONE["height"], name],
+            )
+            assert hidden == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_the_picture_moves_by_itself_until_it_is_touched(browser: Browser, server: str) -> None:
     page = browser.new_page()
     page.set_default_timeout(LOADING)
-    page.route("**/decoders/*" if broken == "weights" else "**/worker.js", lambda route: route.abort())
-    page.goto(f"{server}#model=mnist&seed=4")
-    expect(page.locator(".explore.by-server .status")).to_contain_text("The server draws")
-    model = VAE.from_pretrained("mnist")
-    assert difference(page, explore(model, None, 4, {})) <= 1
-    page.get_by_label("3", exact=True).check()
-    expect(page.get_by_role("img", name="digit 3", exact=False)).to_be_visible()
-    assert difference(page, explore(model, None, 4, {"digit": 3})) <= 1
-    page.close()
-
-
-def test_on_a_phone_the_stage_is_seen_with_every_control(browser: Browser, server: str) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844}, reduced_motion="reduce")
     page.goto(server)
-    wait_until_settled(page)
-    page.get_by_text("More", exact=True).click()
-    controls = page.locator(".explore .chip:visible, .explore .slider:visible")
-    assert controls.count() > 50
-    for control in controls.all():
-        control.evaluate("control => control.scrollIntoView({ block: 'nearest' })")
-        picture, box = page.locator(".stage canvas").bounding_box(), control.bounding_box()
-        assert picture is not None
-        assert box is not None
-        assert picture["height"] >= 0.35 * 844
-        assert picture["y"] >= 0
-        buttons = page.locator(".stage").bounding_box()
-        assert buttons is not None
-        assert box["y"] >= buttons["y"] + buttons["height"] - 1
-        assert box["y"] + box["height"] <= 844 + 1
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect(page.locator(".way.elsewhere")).to_be_attached()
+    page.locator("h1").click()
+    expect(page.locator(".way.elsewhere")).to_have_count(0)
+    assert far(stage(page), edit_picture(VAE.from_pretrained("avatars"), None, 0, {})) <= 1
     page.close()
-
-
-def test_chips_are_reached_by_the_keyboard_and_the_focus_is_seen(page: Page) -> None:
-    page.get_by_role("button", name="Copy link").focus()
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.type") == "radio"
-    name = page.evaluate("document.activeElement.ariaLabel")
-    page.keyboard.press("ArrowRight")
-    wait_until_settled(page)
-    assert page.evaluate("document.activeElement.ariaLabel") != name
-    assert page.locator(".chip:has(:focus-visible)").evaluate("chip => getComputedStyle(chip).outlineStyle") == "solid"
-
-
-def test_what_strangers_call_their_values_is_text(browser: Browser, tmp_path: Path) -> None:
-    model = small_model()
-    z = torch.randn(60, model.config.latent_dim, generator=torch.Generator().manual_seed(0))
-    values = ["<img src=x onerror=alert(1)>", "${alert(1)}", "b"]
-    model.directions = fit_attributes(z, torch.arange(60)[:, None] % 3, {"<b>a</b>": values})
-    model.save_pretrained(tmp_path)
-    with running("--model", str(tmp_path)) as address:
-        page = browser.new_page()
-        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-        page.goto(address)
-        wait_until_settled(page)
-        assert page.locator(".chip").all_inner_texts() == values
-        expect(page.locator(".explore legend")).to_have_text("<b>a</b>")
-        assert page.locator(".explore img").count() == 0
-        page.close()
-
-
-def test_decoders_are_cached_by_their_content_and_nothing_else_is_served(server: str, page: Page) -> None:
-    weights = page.evaluate("async () => (await import('/web/explore.js')).explore.state.present.point.weights")
-    answer = httpx.get(f"{server}/web/decoders/{weights}", timeout=60)
-    assert hashlib.sha256(answer.content).hexdigest() == weights
-    assert "immutable" in answer.headers["cache-control"]
-    again = httpx.get(f"{server}/web/decoders/{weights}", headers={"if-none-match": answer.headers["etag"]}, timeout=60)
-    assert (again.status_code, again.content) == (304, b"")
-    for path in ("decoders/mnist", "decoders/", "", "nothing.js", "..%2f..%2f..%2fapp.py", "%2e%2e/explore.py"):
-        assert httpx.get(f"{server}/web/{path}", timeout=60).status_code == 404, path
-    assert httpx.post(f"{server}/web/explore.js", timeout=60).status_code == 404
-
-
-def test_points_that_no_browser_sends_are_refused_in_words(server: str) -> None:
-    for z in (None, [0.0] * 31, [0.0] * 31 + ["x"], [0.0] * 31 + [1e9], [True] * 32, "0" * 32):
-        answer = httpx.post(
-            f"{server}/gradio_api/run/draw_point", json={"data": ["mnist", {"z": z, "positions": {}}]}, timeout=60
-        )
-        assert answer.json()["error"] == "Z must be 32 numbers, from -10000 to 10000."
-
-
-def test_a_broken_picture_leaves_explore_with_a_sentence(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    page.locator("#explore-picture input[type=file]").set_input_files(tmp_path / "broken.png")
-    expect(page.locator(".explore .status")).to_contain_text("Broken.png", timeout=LOADING)
-    page.get_by_role("button", name="Random").click()
-    expect(page.locator(".explore .status")).to_be_empty(timeout=LOADING)
-    expect(page.get_by_role("img", name="from seed 0", exact=False)).to_have_count(0, timeout=LOADING)
-
-
-def test_who_drew_the_avatars_is_named(page: Page) -> None:
-    expect(page.locator("#description")).to_contain_text("Johan Melin, licensed under CC BY 4.0")
-
-
-def test_generate_tab(page: Page) -> None:
-    gallery = open_generate(page)
-    expect(gallery.first).to_contain_text("seed 0")
-    first = source(page, "#generate-gallery")
-    page.locator("#generate-temperature input[type=range]").fill("0.5")
-    wait_for_another(page, "#generate-gallery", first)
-    page.locator("#generate-count input[type=range]").fill("8")
-    expect(gallery).to_have_count(8, timeout=LOADING)
-    page.locator("#generate-seed input").fill("100")
-    expect(gallery.first).to_contain_text("seed 100", timeout=LOADING)
-    page.locator("#generate-others").click()
-    expect(gallery.first).not_to_contain_text("seed 100", timeout=LOADING)
-
-
-def test_small_pictures_are_shown_large_and_crisp(page: Page) -> None:
-    page.locator("#model").get_by_label("fashion-mnist").check()
-    open_generate(page)
-    picture = page.locator("#generate-gallery img").first
-    expect(picture).to_have_js_property("naturalWidth", 28, timeout=LOADING)
-    assert picture.evaluate("image => [image.naturalWidth, getComputedStyle(image).imageRendering]") == [
-        28,
-        "pixelated",
-    ]
-    box = picture.bounding_box()
-    assert box is not None
-    assert box["width"] > 80
-
-
-def test_reconstruct_tab(page: Page, tmp_path: Path) -> None:
-    page.get_by_role("tab", name="Reconstruct").click()
-    expect(page.locator("#reconstruct-psnr")).to_contain_text("dB", timeout=LOADING)
-    example = source(page, "#reconstruct-back")
-    page.locator("#reconstruct-examples button.thumbnail-item").nth(2).click()
-    wait_for_another(page, "#reconstruct-back", example)
-    before = source(page, "#reconstruct-back")
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(
-        tmp_path / "mine.png"
-    )
-    page.locator("#reconstruct-picture input[type=file]").set_input_files(tmp_path / "mine.png")
-    wait_for_another(page, "#reconstruct-back", before)
-    mine = source(page, "#reconstruct-picture")
-    seen = source(page, "#reconstruct-seen")
-    page.locator("#reconstruct-invert").get_by_label("yes").check()
-    wait_for_another(page, "#reconstruct-seen", seen)
-    # The visitor's own picture stays when another model is chosen.
-    back = source(page, "#reconstruct-back")
-    other = page.locator("#model input:not(:checked)").first
-    other.check()
-    wait_for_another(page, "#reconstruct-back", back)
-    assert source(page, "#reconstruct-picture") == mine
-
-
-def test_a_broken_upload_is_answered_by_a_sentence(page: Page, tmp_path: Path) -> None:
-    page.get_by_role("tab", name="Reconstruct").click()
-    expect(page.locator("#reconstruct-psnr")).to_contain_text("dB", timeout=LOADING)
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    page.locator("#reconstruct-picture input[type=file]").set_input_files(tmp_path / "broken.png")
-    expect(page.locator(".toast-body")).to_contain_text("Broken.png", timeout=LOADING)
-
-
-def test_interpolate_tab(page: Page) -> None:
-    page.get_by_role("tab", name="Interpolate").click()
-    for end in ("#interpolate-a", "#interpolate-b"):
-        expect(page.locator(f"{end} img").first).to_be_visible(timeout=LOADING)
-    here, strip = source(page, "#interpolate-here"), source(page, "#interpolate-strip")
-    page.locator("#interpolate-t input[type=range]").fill("0.1")
-    wait_for_another(page, "#interpolate-here", here)
-    page.locator("#interpolate-steps input[type=range]").fill("5")
-    wait_for_another(page, "#interpolate-strip", strip)
-    for action in (
-        lambda: page.locator("#interpolate-path").get_by_label("lerp", exact=True).check(),
-        lambda: page.locator("#interpolate-examples-b button.thumbnail-item").nth(1).click(),
-        lambda: page.locator("#interpolate-a").get_by_label("Remove Image").click(),
-        lambda: page.locator("#interpolate-seed-a input").fill("123"),
-    ):
-        strip = source(page, "#interpolate-strip")
-        action()
-        wait_for_another(page, "#interpolate-strip", strip)
-
-
-def test_another_model_changes_everything(page: Page) -> None:
-    description = page.locator("#description")
-    expect(description).to_contain_text("→")
-    open_generate(page)
-    before, text = source(page, "#generate-gallery"), description.inner_text()
-    page.locator("#model input:not(:checked)").first.check()
-    wait_for_another(page, "#generate-gallery", before)
-    expect(description).not_to_have_text(text)
 
 
 # --- models from the Hub ---
@@ -652,14 +689,15 @@ def test_a_page_shows_a_model_of_the_hub_and_the_cache_when_the_hub_is_gone(
         client.close()
         page = browser.new_page()
         page.goto(address)
-        expect(page.locator("#description")).to_contain_text("Fashion-MNIST", timeout=LOADING)
-        expect(page.locator("#notice")).to_have_count(0)
+        expect(page.get_by_role("img", name=re.compile("^fashion, "))).to_be_visible(timeout=LOADING)
+        expect(page.locator(".notices")).to_have_count(0)
+        expect(page.locator(".card img")).to_have_js_property("naturalWidth", 140, timeout=LOADING)
         page.close()
     with running(VAE_MODELS="somebody/fashion", HF_ENDPOINT=CLOSED, **cache) as address:
         page = browser.new_page()
         page.goto(address)
-        expect(page.locator("#notice")).to_contain_text("copy in the cache", timeout=LOADING)
-        expect(page.locator("#description")).to_contain_text("Fashion-MNIST", timeout=LOADING)
+        expect(page.locator(".notices")).to_contain_text("copy in the cache", timeout=LOADING)
+        expect(page.get_by_role("img", name=re.compile("^fashion, "))).to_be_visible(timeout=LOADING)
         assert TOKEN not in page.content()
         page.close()
 
@@ -668,12 +706,12 @@ def test_a_page_shows_the_bundled_models_when_the_hub_is_gone(browser: Browser, 
     with running("--model", "somebody/fashion", HF_ENDPOINT=CLOSED, HF_HOME=str(tmp_path)) as address:
         page = browser.new_page()
         page.goto(address)
-        expect(page.locator("#notice")).to_contain_text("the Hub can't be reached", timeout=LOADING)
-        expect(page.locator("#notice")).to_contain_text("The models shown here come with the page")
-        expect(page.locator("#description")).to_contain_text("Avatars", timeout=LOADING)
-        page.get_by_label("fashion", exact=True).check()
-        expect(page.locator(".toast-body").first).to_contain_text("the Hub can't be reached", timeout=LOADING)
-        page.screenshot(path=os.environ.get("SCREENSHOT", str(tmp_path / "page.png")))
+        expect(page.locator(".notices")).to_contain_text("the Hub can't be reached", timeout=LOADING)
+        expect(page.locator(".notices")).to_contain_text("The models shown here come with the page")
+        expect(page.get_by_role("img", name=re.compile("^Avatars, "))).to_be_visible(timeout=LOADING)
+        page.get_by_label("fashion", exact=True).click()  # which is taken back
+        expect(page.locator(".status")).to_contain_text("the Hub can't be reached", timeout=LOADING)
+        expect(page.get_by_role("radio", name="Avatars")).to_be_checked()
         page.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import io
 import json
 import os
 import random
@@ -29,14 +30,14 @@ import app
 from vae import VAE, StandardNormal, generate, reconstruct
 from vae.attributes import Directions
 from vae.demo.border import MAX_QUEUED, check, is_open, keep, keep_pictures, shown
-from vae.demo.explore import AXES, axes, explore, sliders, turn
+from vae.demo.explore import AXES, axes, describe_point, edit_picture, sliders, turn
 from vae.demo.generate import MAX_PICTURES, new_pictures
-from vae.demo.interpolate import MAX_STEPS, walk
+from vae.demo.interpolate import GIF_FRAMES, MAX_STEPS, gif, walk
 from vae.demo.models import Models
 from vae.demo.page import MAX_SEED, in_one_sentence
 from vae.demo.reconstruct import give_back
 from vae.demo.uploads import MAX_UPLOAD_BYTES, Decoder, _read_once, read_own_file, read_upload
-from vae.files import plain
+from vae.generate import latents
 from vae.hub import bundled_names
 from vae.images import to_pil, to_uint8
 
@@ -144,9 +145,25 @@ def test_sliders_stand_where_the_picture_is_and_turn_it(model: VAE) -> None:
     assert sliders(model, shaved)[1].start == 0
     torch.testing.assert_close(shaved, model.directions.edit(z[None], {"beard": 0})[0])
     torch.testing.assert_close(turn(model, z, described, {"axis 2": 2, "beard": 0}), shaved + 2 * axes(model)[1])
-    before = pixels(explore(model, None, 5, {}))
+    before = pixels(edit_picture(model, None, 5, {}))
     assert np.array_equal(before, to_uint8(generate(model, [5]))[0, 0].numpy())
-    assert not np.array_equal(before, pixels(explore(model, None, 5, {"hair": 0, "beard": 0.5})))
+    assert not np.array_equal(before, pixels(edit_picture(model, None, 5, {"hair": 0, "beard": 0.5})))
+
+
+def test_a_point_of_a_picture_has_its_posterior_and_one_of_a_seed_has_none(
+    model: VAE, sneaker: str, sneakers: Tensor, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path / "mine")
+    models = Models([str(tmp_path / "mine")])
+    (name,) = models.names
+    point = describe_point(models, name, sneaker, 0, None)
+    posterior = model.encode(sneakers[:1])
+    torch.testing.assert_close(torch.tensor([point["mean"]]), posterior.mean)
+    torch.testing.assert_close(torch.tensor([point["logvar"]]), posterior.logvar)
+    assert point["z"] == point["mean"]
+    assert np.array_equal(pixels(point["seen"]), to_uint8(sneakers[0])[0].numpy())
+    for other in (describe_point(models, name, None, 3, None), describe_point(models, name, sneaker, 0, point)):
+        assert not {"mean", "logvar", "seen"} & set(other)
 
 
 def test_an_attribute_that_is_called_like_an_axis_keeps_its_name(model: VAE) -> None:
@@ -161,9 +178,9 @@ def test_a_model_without_labels_is_turned_along_its_own_axes(model: VAE, sneaker
     found = sliders(model, torch.zeros(6))
     assert [slider.name for slider in found] == [f"axis {index}" for index in range(1, min(AXES, 6) + 1)]
     assert {slider.start for slider in found} == {0}
-    before = pixels(explore(model, sneaker, 0, {}))
-    assert np.array_equal(before, pixels(explore(model, sneaker, 0, {"axis 1": 0})))
-    assert not np.array_equal(before, pixels(explore(model, sneaker, 0, {"axis 1": 3})))
+    before = pixels(edit_picture(model, sneaker, 0, {}))
+    assert np.array_equal(before, pixels(edit_picture(model, sneaker, 0, {"axis 1": 0})))
+    assert not np.array_equal(before, pixels(edit_picture(model, sneaker, 0, {"axis 1": 3})))
 
 
 def test_a_decoder_that_is_too_much_for_a_browser_stays_here(
@@ -191,7 +208,7 @@ def test_a_decoder_that_is_too_much_for_a_browser_stays_here(
 )
 def test_turns_that_no_slider_makes_are_refused(model: VAE, positions: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        explore(with_directions(model), None, 0, positions)
+        edit_picture(with_directions(model), None, 0, positions)
 
 
 def test_a_walk_begins_and_ends_where_it_should(model: VAE, sneaker: str, sneakers: Tensor) -> None:
@@ -204,6 +221,18 @@ def test_a_walk_begins_and_ends_where_it_should(model: VAE, sneaker: str, sneake
     assert np.abs(pixels(strip)[:, -28:].astype(int) - end).max() <= 1
     here, _ = walk(model, sneaker, 0, None, 9, 1.0, 2, "lerp")
     assert np.abs(pixels(here).astype(int) - end).max() <= 1
+
+
+def test_a_gif_goes_there_and_back(model: VAE) -> None:
+    a, b = latents(model, [1, 2])
+    film = Image.open(io.BytesIO(gif(model, a, b, "slerp")))
+    assert (getattr(film, "n_frames", 1), film.size, film.info["loop"]) == (2 * GIF_FRAMES - 2, (252, 252), 0)
+    for frame, seed in ((0, 1), (GIF_FRAMES - 1, 2)):
+        film.seek(frame)
+        shown = np.array(film.convert("L"))[4::9, 4::9].astype(int)
+        assert np.abs(shown - to_uint8(generate(model, [seed]))[0, 0].numpy()).max() <= 2
+    with pytest.raises(ValueError, match="path must be slerp or lerp"):
+        gif(model, a, b, "bezier")  # type: ignore[arg-type]  # what a visitor may send
 
 
 @pytest.mark.parametrize(
@@ -288,11 +317,16 @@ def test_models_are_loaded_once_when_first_asked_for(
         models["c"]
 
 
-def test_a_model_without_figures_has_a_description_and_no_examples(model: VAE, tmp_path: Path) -> None:
+def test_a_model_without_figures_is_told_of_and_has_no_examples(model: VAE, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "mine")
     models = Models([str(tmp_path / "mine")])
     assert models.choices() == [("mine", str(tmp_path / "mine"))]
-    assert models.describe(models.names[0]) == "**mine** · 1×28×28 = 784 numbers → **6** → back"
+    assert models.about(models.names[0]) == {
+        "title": "mine",
+        "data": "",
+        "attribution": "",
+        "figures": [("A picture", "1 × 28 × 28 numbers"), ("squeezed into", "6 numbers")],
+    }
     assert models.examples(models.names[0]) == []
 
 
@@ -309,7 +343,7 @@ def test_a_strangers_metrics_do_no_harm(model: VAE, tmp_path: Path, metrics: dic
     model.save_pretrained(tmp_path)
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     models = Models([str(tmp_path)])
-    assert "784 numbers → **6** → back" in models.describe(str(tmp_path))
+    assert models.about(str(tmp_path))["figures"][1:] == [("squeezed into", "6 numbers")]
     assert models.examples(str(tmp_path)) == []
 
 
@@ -325,7 +359,7 @@ def test_a_model_that_is_not_there_is_left_out_and_said(model: VAE, tmp_path: Pa
     models = Models(["typo", str(tmp_path)])
     assert models.names == [str(tmp_path)]
     assert "there is no model 'typo'" in models.refused["typo"]
-    assert models.notice() == f"- {plain(models.refused['typo'])}."
+    assert models.notices == [models.refused["typo"]]
     assert Models(["typo"]).names == bundled_names()
 
 
@@ -403,12 +437,6 @@ def test_a_picture_that_is_there_is_not_written_again(tmp_path: Path) -> None:
 def test_examples_of_many_attributes_have_no_label() -> None:
     examples = Models(["avatars"]).examples("avatars")
     assert [(picture.size, label) for picture, label in examples] == [((64, 64), "")] * 10
-
-
-def test_an_attribution_is_shown_as_text(tmp_path: Path) -> None:
-    small_model(attribution="by\n![x](http://nowhere/x.png) <b>*me*</b>").save_pretrained(tmp_path)
-    said = Models([str(tmp_path)]).describe(str(tmp_path))
-    assert said.endswith("\n\nby \\!\\[x\\](http://nowhere/x.png) &lt;b&gt;\\*me\\*&lt;/b&gt;.")
 
 
 # --- what hostile visitors send ---
@@ -661,29 +689,6 @@ def test_errors_of_events_have_words_and_no_traceback(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == ""
 
 
-def test_an_event_of_the_browser_alone_has_words_too() -> None:
-    async def send() -> None:
-        page = app.build(Models(["mnist"]))
-        for function in [fn for fn in page.fns.values() if fn.fn is None]:
-            with pytest.raises(gr.Error, match="This is done in the browser alone"):
-                await page.process_api(function, [])
-
-    asyncio.run(send())
-
-
-def test_a_forged_example_is_a_sentence() -> None:
-    async def send() -> None:
-        page = app.build(Models(["mnist"]))
-        function = next(fn for fn in page.fns.values() if fn.name == "choose")
-        forged: list[Any] = [-1, 10, 10**9, 1.5, "x", None, [0, 1], {}]
-        for index in forged:
-            data = gr.EventData(None, {"index": index, "path": "/etc/passwd"})
-            with pytest.raises(gr.Error, match="The number of the example must be a whole number from 0 to 9"):
-                await page.process_api(function, ["mnist"], event_data=data)
-
-    asyncio.run(send())
-
-
 def test_a_fault_of_ours_has_words_for_the_visitor_and_a_traceback_for_the_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -692,9 +697,9 @@ def test_a_fault_of_ours_has_words_for_the_visitor_and_a_traceback_for_the_log(
 
     async def send() -> None:
         models = Models(["mnist"])
-        monkeypatch.setattr(models, "describe", fail)
+        monkeypatch.setattr(models, "about", fail)
         page = app.build(models)
-        function = next(fn for fn in page.fns.values() if fn.name == "fail")
+        function = next(fn for fn in page.fns.values() if fn.api_name == "about")
         with pytest.raises(gr.Error, match="Something went wrong on this page: try again"):
             await page.process_api(function, ["mnist"])
 

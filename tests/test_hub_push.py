@@ -42,7 +42,12 @@ def test_one_commit_holds_all_and_comes_back_to_the_bit(hub: Hub, client: Client
     address = client("push", FASHION, OURS, token=TOKEN)
     repo = hub.repos[OURS]
     assert address == f"{hub.url}/{OURS}/commit/{repo.sha}"
-    whole = WHOLE | {"prior.safetensors", "latents.safetensors", "generated.png"}  # made after training
+    whole = WHOLE | {
+        "prior.safetensors",
+        "latents.safetensors",
+        "map.safetensors",
+        "generated.png",
+    }  # made after training
     assert [commit["paths"] for commit in repo.commits] == [whole]
     for name in whole - {"README.md"}:
         there, here = repo.files[name], Path(FASHION, name).read_bytes()

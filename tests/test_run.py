@@ -77,6 +77,7 @@ def earlier(tmp_path: Path) -> Path:
     model = small_model(latent_dim=5)
     figures = output.replace(model, Figures(), Image.new("L", (8, 8)))
     output.write_card(model, figures)
+    (folder / "map.safetensors").write_bytes(b"a map of that model")
     return folder
 
 

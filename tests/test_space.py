@@ -25,6 +25,7 @@ def test_a_space_gets_what_it_needs_and_nothing_else(hub: Hub, client: Client) -
     assert {path for path in files if "/" not in path} == {"app.py", "requirements.txt", "README.md", "LICENSE"}
     assert {path.partition("/")[0] for path in files if "/" in path} == {"vae", "weights"}
     assert {"vae/model.py", "vae/demo/generate.py", "vae/examples/mnist.png", "weights/mnist/README.md"} <= set(files)
+    assert {path.as_posix() for path in Path("weights/learn").rglob("*") if path.is_file()} <= set(files)
     assert not [path for path in files if "__pycache__" in path or path.endswith((".pyc", ".pyi", ".part"))]
     front = files["README.md"].decode().partition("\n---\n")[0]
     assert "models:\n- somebody/fashion" in front

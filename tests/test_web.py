@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -13,13 +14,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import small_model
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from torch import Tensor
 
 import vae.demo.export
 from vae import VAE
 from vae.attributes import ClassGaussians, fit_attributes
 from vae.demo.export import decoder_bytes
+from vae.demo.learn import code, describe_tiny, place, tiny_models
+from vae.demo.map import describe_map
+from vae.demo.models import Models
 from vae.images import to_uint8
 from vae.latent import lerp, slerp
 from vae.prior import noise
@@ -28,6 +32,7 @@ WEB = Path(vae.demo.export.__file__).with_name("web")
 CLOSE = 5e-4  # of the [0, 1] pixel range, where 16-bit weights cost up to 2e-4
 LATENT_CLOSE = 2e-4  # standard deviations, where 16-bit interplay of attributes costs up to 6e-5
 EDITED_SEEDS = 4  # each with every value of every attribute
+expect.set_options(timeout=30_000)  # milliseconds: these machines are shared
 
 # What the tests say to the page in few words.
 HELPERS = """
@@ -344,3 +349,142 @@ def test_equal_models_give_equal_files(tmp_path: Path) -> None:
     model = model_of("narrow")
     model.save_pretrained(tmp_path)
     assert decoder_bytes(model) == decoder_bytes(VAE.from_pretrained(tmp_path))
+
+
+# --- the map and the tutorial, with an app that answers as the server would -------------------------------------------
+
+# A tab on an empty page: what it shows on the stage, begins with and asks the server for is written down.
+MOUNT = """async ([tab, model, answers]) => {
+    const { Decoder, toRgba } = await import("/decoder.js");
+    const decoder = new Decoder(await (await fetch("model")).arrayBuffer());
+    const decode = (z) => {
+        const { image_size: size, channels } = decoder.config;
+        return new ImageData(toRgba(decoder.decode(z), channels), size, size);
+    };
+    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/style.css" });
+    await new Promise((go) => { style.onload = go; document.head.append(style); });
+    const app = Object.assign(new EventTarget(), {
+        model,
+        z: new Float32Array(decoder.config.latent_dim),
+        state: { present: { model, positions: new Map(), picture: null } },
+        shown: [], begun: [], asked: [], said: "", isByServer: false,
+        decode: async (z) => decode(z),
+        call: async (endpoint) => { app.asked.push(endpoint); return [answers[endpoint]]; },
+        show: (z) => {
+            app.shown.push(z && [...z]);
+            if (z) app.dispatchEvent(new CustomEvent("paint", { detail: { picture: decode(z), z } }));
+        },
+        begin: (source) => app.begun.push([...source.z]),
+        say: (text) => { app.said = text; },
+    });
+    globalThis.app = app;
+    const { mount } = await import(`/${tab}.js`);
+    const page = document.createElement("div");
+    page.className = "vae";
+    const panel = Object.assign(document.createElement("div"), { className: `panel ${tab}` });
+    page.append(panel);
+    document.body.append(page);
+    await mount(panel, app).update();
+}"""
+
+
+def mount(page: Page, site: Site, tab: str, model: VAE, **answers: Any) -> None:
+    site.put_model(model)
+    page.evaluate(MOUNT, [tab, "mnist", answers])
+
+
+def test_places_on_the_map_have_latent_vectors(page: Page, site: Site) -> None:
+    told = describe_map(model_of("mnist"))
+    answer = page.evaluate(
+        """async (chart) => {
+            const { Points } = await import("/points.js");
+            const points = new Points(chart);
+            const [x, y] = points.places.subarray(0, 2);
+            const near = points.latentAt(x + 1e-4, y);
+            // On a walk across the map no step is far from the one before it.
+            const walk = Array.from({ length: 401 }, (_, step) => points.latentAt(step / 200 - 1, 0.1));
+            return {
+                count: points.count,
+                exact: distance(points.latentAt(x, y), points.latent(0)),
+                near: distance(near, points.latent(0)),
+                jump: Math.max(...walk.slice(1).map((z, step) => distance(z, walk[step]))),
+                back: distance(points.placeOf(points.latent(7)), points.places.subarray(14, 16)),
+                nearest: points.nearest(x, y),
+            };
+        }""",
+        told,
+    )
+    assert answer["count"] == 2000
+    assert answer["nearest"] == 0
+    assert answer["exact"] == 0
+    assert answer["near"] < 0.3
+    assert answer["back"] < 1e-6
+    assert 0 < answer["jump"] < 2.5  # standard deviations: the nearest picture alone would jump by 4
+
+
+def test_the_map_shows_keeps_and_plays(page: Page, site: Site) -> None:
+    model = model_of("mnist")
+    mount(page, site, "map", model, map_points=describe_map(model))
+    over = page.locator(".scatter .over")
+    expect(page.locator(".legend .pill")).to_have_count(10)
+    expect(page.locator(".intro")).to_contain_text("2,000 test pictures")
+    box = over.bounding_box()
+    assert box is not None
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    assert page.evaluate("app.shown.length") > 0  # on the stage, but nothing is begun with
+    expect(page.locator(".tip .says")).to_contain_text("nearest test picture")
+    assert page.evaluate("app.begun.length") == 0
+    page.mouse.click(*middle)
+    assert page.evaluate("app.begun.length === 1 && distance(app.begun[0], app.shown.at(-1)) === 0")
+    page.mouse.down()
+    page.mouse.move(middle[0] + 60, middle[1] + 10, steps=6)
+    page.mouse.up()
+    page.wait_for_function("app.begun.length === 2", timeout=30_000)  # a path plays, and its end is kept
+    expect(page.get_by_role("button", name="Play the path")).to_be_visible()
+    page.mouse.move(0, 0)
+    assert page.evaluate("app.shown.at(-1)") is None  # back to the present picture
+    over.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.evaluate("app.begun.length === 3 && distance(app.begun[2], app.shown.at(-1)) === 0")
+    page.locator(".legend .pill").nth(3).click()
+    expect(page.locator(".pill[aria-pressed=true]")).to_have_text("3")
+
+
+def test_the_tutorial_runs_on_the_present_picture(page: Page, site: Site) -> None:
+    model = model_of("mnist")
+    models = Models(["mnist"])
+    tiny = [describe_tiny(each, models) for each in tiny_models()]
+    (site.folder / "decoders").mkdir()
+    for digest, content in models.sent.items():
+        (site.folder / "decoders" / digest).write_bytes(content)
+    told = place(model, None, {"z": draw(model, 1)[0].tolist()})
+    tutorial = {"code": code(), "shape": [1, 28, 32], "width": 64, "grid": 7, "tiny": tiny}
+    mount(page, site, "learn", model, tutorial=tutorial, place_picture=told)
+    expect(page.get_by_role("heading", level=3)).to_have_count(7)
+    for part in [part for parts in code().values() for part in parts]:
+        assert page.get_by_text(part["lines"], exact=True).count() == 1
+    page.wait_for_function("document.querySelector('canvas.sheet').width > 400")  # every card is filled
+    # Without spread the point is the mean itself; with it, a roll moves it.
+    page.get_by_label("How much noise, in times σ").fill("0")
+    assert page.evaluate("(mean) => distance(app.shown.at(-1), mean) < 1e-6", told["mean"])
+    page.get_by_label("How much noise, in times σ").fill("2")
+    before = page.evaluate("app.shown.at(-1)")
+    page.get_by_role("button", name="Roll ε").click()
+    assert page.evaluate("(before) => distance(app.shown.at(-1), before) > 0.01", before)
+    page.get_by_role("button", name="Keep this picture").click()
+    assert page.evaluate("distance(app.begun[0], app.shown.at(-1)) === 0")
+    # The slider over β says where it stands, and the scatter decodes under the pointer.
+    slider = page.get_by_label("β, the weight of the KL")
+    expect(slider).to_have_attribute("aria-valuetext", "β = 1, variational autoencoder")
+    slider.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", "β = 2, too tidy")
+    pixels = "document.querySelector('.thumb canvas').toDataURL()"
+    first = page.evaluate(pixels)
+    page.locator(".pair .over").hover(position={"x": 20, "y": 60})
+    assert page.evaluate(pixels) != first
+    page.get_by_text("without", exact=True).click()
+    expect(page.locator("svg.gradient")).to_have_attribute("aria-label", re.compile("the encoder would learn nothing"))
+    page.evaluate("document.querySelector('.panel').hidden = true")  # another tab: the stage shows the present picture
+    page.wait_for_function("app.shown.at(-1) === null")

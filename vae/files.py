@@ -24,9 +24,10 @@ from vae.config import VAEConfig
 T = TypeVar("T")
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
-PRIOR, LATENTS = "prior.safetensors", "latents.safetensors"
+PRIOR, LATENTS, MAP = "prior.safetensors", "latents.safetensors", "map.safetensors"
 SAMPLES, CURVES, GENERATED = "samples.png", "curves.png", "generated.png"
 CURVES_TABLE = "curves.csv"
+LEARN = "learn"  # folder beside the bundled models: the tiny ones that only the page's tutorial shows
 
 MAX_PARAMETERS = 100_000_000
 MAX_FIELDS = {"image_size": 256, "latent_dim": 4096, "width": 512, "depth": 16}  # of a stranger's config
@@ -39,10 +40,12 @@ MAX_BYTES = {
     WEIGHTS: 4 * MAX_PARAMETERS + MAX_HEADER_BYTES,
     PRIOR: 4 * MAX_PRIOR_NUMBERS + MAX_HEADER_BYTES,
     LATENTS: 50_000_000,
+    MAP: 50_000_000,
 }
 MAX_MAGNITUDE = 1e6  # of any number in a tensor: trained ones stay far below, and products of larger ones overflow
 AGAIN = "fetch it again (force_download=True) or train it again"  # what to do with a damaged file
-DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors calls them
+# As safetensors calls them.
+DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int8: "I8", torch.uint8: "U8"}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -129,7 +132,7 @@ def read_tensors(
                 raise ValueError(f"{key} should be {asked[0]} {asked[1]}, got {given[0]!s:.20} {given[1]!s:.100}")
         tensors = {key: tensor for key, tensor in load(content).items() if key in expected}
         for key, tensor in tensors.items():
-            if not (tensor.abs() <= MAX_MAGNITUDE).all():
+            if tensor.dtype.itemsize > 1 and not (tensor.abs() <= MAX_MAGNITUDE).all():
                 raise ValueError(f"values in {key} are not finite or beyond {MAX_MAGNITUDE:.0e}")
     except SafetensorError as error:
         raise ValueError(f"{path} is broken, {AGAIN} ({error})") from error

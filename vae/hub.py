@@ -15,9 +15,9 @@ import huggingface_hub
 from huggingface_hub import DryRunFileInfo, HfApi, constants, errors
 from huggingface_hub.utils import get_session, httpx, tqdm
 
-from vae.files import CONFIG, CURVES, GENERATED, LATENTS, MAX_BYTES, METRICS, PRIOR, SAMPLES, WEIGHTS, read_config
+from vae.files import CONFIG, CURVES, GENERATED, LATENTS, MAP, MAX_BYTES, METRICS, PRIOR, SAMPLES, WEIGHTS, read_config
 
-PUSHED = (CONFIG, WEIGHTS, PRIOR, LATENTS, METRICS, SAMPLES, CURVES, GENERATED)  # and a card, which is made anew
+PUSHED = (CONFIG, WEIGHTS, PRIOR, LATENTS, MAP, METRICS, SAMPLES, CURVES, GENERATED)  # and a card, which is made anew
 PROBE_SECONDS = 2.0  # after which the Hub counts as down for somebody who waits for the page
 SILENCE_SECONDS = 60.0  # after which a request fails
 REPO = r"[\w.-]+/[\w.-]+"

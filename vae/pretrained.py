@@ -26,6 +26,7 @@ from vae.files import (
     CURVES,
     GENERATED,
     LATENTS,
+    MAP,
     MAX_PARAMETERS,
     PRIOR,
     SAMPLES,
@@ -175,7 +176,7 @@ class Pretrained(nn.Module):
                 figures = Figures.read(self.origin)
                 if figures != Figures():
                     figures.write(folder)
-                for name in (SAMPLES, CURVES, GENERATED):
+                for name in (MAP, SAMPLES, CURVES, GENERATED):
                     if (self.origin / name).is_file():
                         shutil.copyfile(self.origin / name, folder / name)
             if not (folder / SAMPLES).exists():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from huggingface_hub import RepoCard
 
-from vae.files import CARD
+from vae.files import CARD, LEARN
 from vae.hub import PUSHED, ROOT, bundled_names, push_files
 
 SPACE = ("app.py", "requirements.txt", CARD, "LICENSE")  # and the package, and the bundled models
@@ -38,6 +38,7 @@ def space_files(models: Sequence[str] = ()) -> dict[str, bytes]:
     paths = [ROOT / name for name in SPACE]
     paths += [path for path in (ROOT / "vae").rglob("*") if path.suffix in SUFFIXES]
     paths += [ROOT / "weights" / name / file for name in bundled_names() for file in (*PUSHED, CARD)]
+    paths += [path for path in (ROOT / "weights" / LEARN).rglob("*") if path.suffix in SUFFIXES]
     files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths if path.is_file()}
     if models:
         card = RepoCard(files[CARD].decode())

@@ -53,6 +53,9 @@ LATENT_DIM = json.loads(Path("weights", MODEL, "config.json").read_text())["late
 INTERNAL: dict[str, list[Any]] = {
     "point": [MODEL, None, 0, {"z": [0.5] * LATENT_DIM}],
     "draw_point": [MODEL, {"z": [0.5] * LATENT_DIM, "positions": {"class": 3}}],
+    "interpolate_gif": [MODEL, {"a": [0.5] * LATENT_DIM, "b": [0.1] * LATENT_DIM, "path": "slerp"}],
+    "examples": [MODEL],
+    "about": [MODEL],
 }
 PICTURES = {"reconstruct": [1], "explore": [1], "interpolate": [1, 3]}  # which of them are pictures
 

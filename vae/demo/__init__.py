@@ -1,1 +1,1 @@
-"""The page: `page` holds what the tabs share, and each tab has a file, first its handlers and below them its layout."""
+"""The page: web/ is what a visitor sees; `page` makes its endpoints, and each tab has a file for its own."""

@@ -153,8 +153,6 @@ class Page(gr.Blocks):
     async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Run an event. Whatever goes wrong, the visitor is told so."""
         function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
-        if function.fn is None:
-            raise told(ValueError("this is done in the browser alone"))
         if event := options.get("event_data"):
             index = event._data.get("index") if isinstance(event._data, dict) else None
             event._data = {"index": index if type(index) is int else None, "value": None}

@@ -1,49 +1,37 @@
-"""The tab that edits a picture, in the browser: web/explore.js shows it, and here is what it asks the server for."""
+"""Where the shared point begins, and the tab that edits it: web/explore.js shows it, here is what only the server knows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import gradio as gr
 import torch
 from PIL import Image
 from torch import Tensor
 
 from vae.demo.models import Models
-from vae.demo.page import MAX_SEED, end_point, example_gallery, in_one_sentence, number, upload
+from vae.demo.page import (
+    Endpoints,
+    encode_file,
+    end_point,
+    number,
+    picture_input,
+    picture_output,
+    read_latent,
+    seed_input,
+    table,
+)
+from vae.demo.uploads import read_upload
 from vae.generate import decode
 from vae.images import to_pil
 from vae.latent import principal_axes
 from vae.model import VAE
 
-MAX_ATTRIBUTES = 40  # on the page
 AXES = 8  # further sliders, of every model
 AXIS_SAMPLES = 2000  # draws from its prior that they are found by
 REACH = 3.0  # standard deviations to either side
-MAX_LATENT = 1e4  # of a latent vector's numbers, as a link gives them
 MAX_FAILURES = 0.2  # of the edits to a value that is offered
-
-# The address of the page's own modules is relative, as is all that they ask for: the page may be anywhere on a host.
-START = """
-import(new URL("web/explore.js", document.baseURI)).then(
-    ({ start }) => start(element, props.models, () => trigger("clear")),
-    (error) => { element.textContent = `This page needs a newer browser (${error.message}).`; },
-);
-"""
-# The model and the picture that gradio's own inputs hold.
-TELL = """(model, picture) => {
-    globalThis.exploreInput = { model, picture: picture?.path ?? null };
-    globalThis.dispatchEvent(new Event("exploreinput"));
-    return [];
-}"""
-# A link names a model, see web/state.js.
-MODEL_OF_LINK = """(model) => {
-    const named = new URLSearchParams(location.hash.slice(1)).get("model");
-    return %s.includes(named) ? named : model;
-}"""
 
 
 class Slider(NamedTuple):
@@ -104,16 +92,7 @@ def begin(model: VAE, picture: str | None, seed: int) -> tuple[Tensor, list[Slid
     return z, sliders(model, z)
 
 
-def read_latent(model: VAE, z: Any) -> Tensor:
-    """Return the latent vector, (D,), that a browser sent. Raises ValueError if it is none of this model."""
-    dimension = model.config.latent_dim
-    is_list = isinstance(z, list) and len(z) == dimension and all(type(value) in (int, float) for value in z)
-    if not is_list or not all(abs(value) <= MAX_LATENT for value in z):
-        raise ValueError(f"z must be {dimension} numbers, from {-MAX_LATENT:g} to {MAX_LATENT:g}")
-    return torch.tensor(z, dtype=torch.float32)
-
-
-def explore(model: VAE, picture: str | None, seed: int, positions: Mapping[str, float]) -> Image.Image:
+def edit_picture(model: VAE, picture: str | None, seed: int, positions: Mapping[str, float]) -> Image.Image:
     """Return the picture in a file, or where there is none that of a seed, with attributes turned to positions.
 
     Raises ValueError if the picture can't be read or a number is out of its range.
@@ -125,7 +104,7 @@ def explore(model: VAE, picture: str | None, seed: int, positions: Mapping[str, 
 def describe_point(
     models: Models, name: str, picture: str | None, seed: int, given: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Tell the browser a latent vector, and what can be done with it: what web/server.js calls a Point.
+    """Tell the browser a latent vector, and what can be done with it: what web/state.js calls a Point.
 
     given: {"z": the vector itself}, as a link has it, instead of a picture or a seed.
     """
@@ -135,7 +114,7 @@ def describe_point(
         described = sliders(model, z)
     else:
         z, described = begin(model, picture, seed)
-    return {
+    point = {
         "z": z.tolist(),
         "size": model.config.image_size,
         "axes": axes(model).tolist(),
@@ -149,45 +128,38 @@ def describe_point(
             for slider in described
         ],
     }
+    if picture is not None and not given:
+        posterior = encode_file(model, picture)
+        point |= {"mean": posterior.mean.tolist(), "logvar": posterior.logvar.tolist()}
+        point["seen"] = to_pil(read_upload(picture, model.config.image_size, model.config.channels)[0])
+    return point
 
 
-def explore_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
-    """Lay out the tab and connect it."""
-    with gr.Tab("Explore", id="explore-tab"):
-        stage = gr.HTML(
-            html_template="",
-            js_on_load=START,
-            models=[[label, name] for label, name in models.choices()],
-            apply_default_css=False,
-            min_height=480,  # so that what is below stays where it is when this is filled
-            elem_id="explore",
-        )
-        with gr.Row():
-            with gr.Column(scale=2, min_width=280):
-                picture = upload("Begin with a picture of your own", 240, "explore-picture")
-            with gr.Column(scale=3, min_width=320):
-                example_gallery(models, page, model, picture, first=None, columns=5, elem_id="explore-examples")
-        page.load(None, model, model, js=MODEL_OF_LINK % json.dumps(models.names))
-        gr.on([model.change, picture.change], None, [model, picture], None, js=TELL)
-        stage.clear(None, None, picture, js="() => null")  # another picture was begun with
+def explore_endpoints(endpoints: Endpoints) -> None:
+    """Add what the tab calls."""
+    models = endpoints.models
 
-        def draw(model: str, picture: str | None, seed: int, positions: dict[str, float] | None) -> Image.Image:
-            return explore(models[model], picture, seed, positions or {})
+    def explore(model: str, picture: str | None, seed: int, positions: dict[str, float] | None) -> Image.Image:
+        """Change attributes of a picture, or of the picture that a seed stands for, and draw it again.
 
-        def draw_point(model: str, point: dict[str, Any] | None) -> Image.Image:
-            chosen, point = models[model], point or {}
-            z = read_latent(chosen, point.get("z"))
-            moved = turn(chosen, z, sliders(chosen, z), point.get("positions") or {})
-            return to_pil(decode(chosen, moved[None])[0])
+        positions: a table of attributes and the numbers of their values, such as {"beard": 2}; those that are not named
+            stay as they are. "axis 1" to "axis 8" are the widest axes of the latent space, from -3 to 3.
+        """
+        return edit_picture(models[model], picture, seed, positions or {})
 
-        def describe(model: str, picture: str | None, seed: int, given: dict[str, Any] | None) -> dict[str, Any]:
-            return describe_point(models, model, picture, seed, given)
+    def point(model: str, picture: str | None, seed: int, given: dict[str, Any] | None) -> dict[str, Any]:
+        return describe_point(models, model, picture, seed, given)
 
-        # For the API, and for the browser, which calls them by name.
-        seed = gr.Number(0, label="the seed", precision=0, minimum=0, maximum=MAX_SEED, visible=False)
-        positions, point = gr.JSON(label="positions", visible=False), gr.JSON(label="the point", visible=False)
-        drawn, by_name = gr.Image(format="png", visible=False), gr.Button(visible=False)
-        own: dict[str, Any] = {"api_visibility": "undocumented", "queue": False}
-        by_name.click(in_one_sentence(draw), [model, picture, seed, positions], drawn, api_name="explore")
-        by_name.click(in_one_sentence(describe), [model, picture, seed, point], positions, api_name="point", **own)
-        by_name.click(in_one_sentence(draw_point), [model, point], drawn, api_name="draw_point", **own)
+    def draw_point(model: str, point: dict[str, Any] | None) -> tuple[Image.Image, dict[str, Any]]:
+        chosen, point = models[model], point or {}
+        z = read_latent(chosen, point.get("z"))
+        moved = turn(chosen, z, sliders(chosen, z), point.get("positions") or {})
+        return to_pil(decode(chosen, moved[None])[0]), {"z": moved.tolist()}
+
+    def examples(model: str) -> dict[str, Any]:
+        return {"examples": [{"picture": picture, "label": label} for picture, label in models.examples(model)]}
+
+    endpoints.add(explore, [picture_input(), seed_input(), table("positions")], picture_output("picture"))
+    endpoints.add(point, [picture_input(), seed_input(), table("given")], table("point"), public=False)
+    endpoints.add(draw_point, [table("point")], [picture_output("picture"), table("latent vector")], public=False)
+    endpoints.add(examples, [], table("examples"), public=False)

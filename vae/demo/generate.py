@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
-
 import gradio as gr
 from PIL import Image
 
-from vae.demo.models import Models
-from vae.demo.page import MAX_SEED, in_one_sentence, number, whole_number
-from vae.generate import generate
+from vae.demo.page import MAX_SEED, Endpoints, choice_input, number, number_input, seed_input, whole_number
+from vae.generate import generate as generate_pictures
 from vae.images import to_pil
 from vae.model import VAE
 from vae.prior import StandardNormal
@@ -31,52 +28,28 @@ def new_pictures(
     if prior not in ("fitted", "standard-normal"):
         raise ValueError(f"the prior must be fitted or standard-normal, got {prior!r}")
     chosen = StandardNormal() if prior == "standard-normal" else None
-    pictures = generate(model, seeds, prior=chosen, temperature=temperature)
+    pictures = generate_pictures(model, seeds, prior=chosen, temperature=temperature)
     return [(to_pil(picture), f"seed {seed}") for picture, seed in zip(pictures, seeds, strict=True)]
 
 
-def generate_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
-    """Lay out the tab and connect it."""
-    with gr.Tab("Generate", id="generate"):
-        gr.Markdown(
-            "Draw a few random numbers, let the decoder turn them into pictures. No picture here was ever photographed "
-            "or drawn; the same seed always gives the same one. The tutorials draw from **N(0, I)**, which the encoder "
-            "was pulled towards; better pictures come from a prior **fitted** to where it really puts pictures."
-        )
-        with gr.Row():
-            count = gr.Slider(1, MAX_PICTURES, 32, step=1, label="Pictures", elem_id="generate-count")
-            temperature = gr.Slider(
-                0, 2, 1, step=0.05, label="Temperature", info="lower is more typical", elem_id="generate-temperature"
-            )
-            prior = gr.Radio(
-                [("fitted", "fitted"), ("N(0, I)", "standard-normal")],
-                value="fitted",
-                label="Prior",
-                elem_id="generate-prior",
-            )
-            seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="generate-seed")
-            again = gr.Button("Other seeds", variant="primary", elem_id="generate-others")
-        gallery = gr.Gallery(
-            show_label=False,
-            format="png",
-            columns=8,
-            height="auto",
-            object_fit="contain",
-            buttons=["download"],
-            elem_id="generate-gallery",
-            elem_classes="large",
-        )
+def generate_endpoints(endpoints: Endpoints) -> None:
+    """Add what the tab calls."""
 
-        def handle(model: str, count: int, seed: int, temperature: float, prior: str) -> list[tuple[Image.Image, str]]:
-            return new_pictures(models[model], count, seed, temperature, prior)
+    def generate(model: str, count: int, seed: int, temperature: float, prior: str) -> list[tuple[Image.Image, str]]:
+        """Make new pictures, one for each seed from `seed` on.
 
-        gr.on(
-            [page.load, model.change, count.change, seed.change, temperature.change, prior.change],
-            in_one_sentence(handle),
-            [model, count, seed, temperature, prior],
-            gallery,
-            api_name="generate",
-            trigger_mode="always_last",
-            show_progress="hidden",
-        )
-        again.click(lambda: random.randrange(1_000_000), None, seed, api_visibility="private")
+        temperature: below 1 pictures get more typical and less varied.
+        prior: "fitted" is the model's own, "standard-normal" is N(0, I).
+        """
+        return new_pictures(endpoints.models[model], count, seed, temperature, prior)
+
+    endpoints.add(
+        generate,
+        [
+            number_input("count", 32, 1, MAX_PICTURES, whole=True),
+            seed_input(),
+            number_input("temperature", 1, 0, 2),
+            choice_input("prior", ["fitted", "standard-normal"]),
+        ],
+        gr.Gallery(label="pictures", format="png", visible=False),
+    )

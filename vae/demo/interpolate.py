@@ -1,21 +1,39 @@
-"""The tab that walks through the latent space from one picture to another."""
+"""The tab that walks through the latent space: web/interpolate.js shows it, here is the API's walk, and the GIF."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+import io
+from typing import Any, get_args
 
-import gradio as gr
 import torch
 from PIL import Image
+from torch import Tensor
 
-from vae.demo.models import Models
-from vae.demo.page import MAX_SEED, end_point, example_gallery, in_one_sentence, number, output, upload, whole_number
+from vae.demo.border import keep_bytes
+from vae.demo.page import (
+    Endpoints,
+    choice_input,
+    end_point,
+    number,
+    number_input,
+    picture_input,
+    picture_output,
+    read_latent,
+    seed_input,
+    table,
+    whole_number,
+)
 from vae.generate import decode
 from vae.images import grid, to_pil
-from vae.latent import Path, interpolate
+from vae.latent import Path
+from vae.latent import interpolate as points_between
 from vae.model import VAE
 
 MAX_STEPS = 16
+GIF_FRAMES = 24  # of the way there; 22 lead back
+GIF_FRAME_MS = 60
+GIF_SIDE = 252  # pixels, at least
+CRISP_BELOW = 64  # pixels a side of a picture: smaller ones are enlarged to squares, see web/dom.js
 
 
 def walk(
@@ -36,80 +54,66 @@ def walk(
     t = number(t, "t", 0, 1)
     a, b = end_point(model, picture_a, seed_a), end_point(model, picture_b, seed_b)
     at = torch.cat([torch.tensor([t]), torch.linspace(0, 1, steps)])
-    pictures = decode(model, interpolate(a, b, at.to(a.device), path))
+    pictures = decode(model, points_between(a, b, at.to(a.device), path))
     return to_pil(pictures[0]), grid(pictures[1:], columns=steps, gap=1)
 
 
-def interpolate_tab(models: Models, page: gr.Blocks, model: gr.Radio) -> None:
-    """Lay out the tab and connect it."""
-    with gr.Tab("Interpolate", id="interpolate"):
-        gr.Markdown(
-            "Between any two pictures lie others: slide from A to B and every point on the way is a picture, too. "
-            "Pixels would only cross-fade."
-        )
-        ends: list[gr.Image | gr.Number] = []
-        with gr.Row():
-            for name, first in (("A", 7), ("B", 9)):
-                with gr.Column():
-                    picture = upload(name, 320, f"interpolate-{name.lower()}")
-                    seed = gr.Number(
-                        first,
-                        label=f"{name} from a seed, if there is no picture",
-                        precision=0,
-                        minimum=0,
-                        maximum=MAX_SEED,
-                        elem_id=f"interpolate-seed-{name.lower()}",
-                    )
-                    example_gallery(
-                        models,
-                        page,
-                        model,
-                        picture,
-                        first=first,
-                        columns=5,
-                        elem_id=f"interpolate-examples-{name.lower()}",
-                    )
-                    ends += [picture, seed]
-                if name == "A":
-                    with gr.Column():
-                        here = output("On the way from A to B", "interpolate-here", height=320)
-                        t = gr.Slider(0, 1, 0.5, step=0.01, label="t", info="A at 0, B at 1", elem_id="interpolate-t")
-                        steps = gr.Slider(2, MAX_STEPS, 9, step=1, label="Steps", elem_id="interpolate-steps")
-                        path = gr.Radio(
-                            ["slerp", "lerp"],
-                            value="slerp",
-                            label="Path",
-                            info="along a great circle, or straight",
-                            elem_id="interpolate-path",
-                        )
-        strip = output(None, "interpolate-strip", elem_classes="strip")
+def gif(model: VAE, a: Tensor, b: Tensor, path: Path) -> bytes:
+    """Return an animated GIF of the walk from a to b, each (D,), and back."""
+    t = torch.linspace(0, 1, GIF_FRAMES)
+    there = [larger(to_pil(picture)) for picture in decode(model, points_between(a, b, t, path))]
+    first, *rest = [*there, *there[-2:0:-1]]
+    file = io.BytesIO()
+    first.save(file, "gif", save_all=True, append_images=rest, duration=GIF_FRAME_MS, loop=0)
+    return file.getvalue()
 
-        def handle(
-            model: str,
-            picture_a: str | None,
-            seed_a: int,
-            picture_b: str | None,
-            seed_b: int,
-            t: float,
-            steps: int,
-            path: str,
-        ) -> tuple[Image.Image, Image.Image]:
-            return walk(models[model], picture_a, seed_a, picture_b, seed_b, t, steps, cast(Path, path))
 
-        inputs = [model, *ends, t, steps, path]
-        quietly = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
+def larger(picture: Image.Image) -> Image.Image:
+    """Enlarge a picture by a whole factor to GIF_SIDE pixels a side or a little more, as the page shows it."""
+    side = -(-GIF_SIDE // picture.width) * picture.width
+    return picture.resize(
+        (side, side), Image.Resampling.NEAREST if picture.width < CRISP_BELOW else Image.Resampling.BICUBIC
+    )
 
-        def show_here(*values: Any) -> Image.Image:
-            # Of the strip, which is another event's, no more than its ends need be decoded.
-            few: list[Any] = [
-                2 if component is steps else value for component, value in zip(inputs, values, strict=True)
-            ]
-            return handle(*few)[0]
 
-        # One event for each picture: so no answer that was asked for before t moved can arrive after the one to t.
-        changes = [model.change, *(end.change for end in ends), path.change]
-        gr.on([*changes, t.input], in_one_sentence(show_here), inputs, here, queue=False, **quietly)
-        gr.on([*changes, steps.change], in_one_sentence(lambda *values: handle(*values)[1]), inputs, strip, **quietly)
-        # And both at once for the API.
-        both = gr.Button(visible=False)
-        both.click(in_one_sentence(handle), inputs, [here, strip], api_name="interpolate")
+def interpolate_endpoints(endpoints: Endpoints) -> None:
+    """Add what the tab calls."""
+
+    def interpolate(
+        model: str,
+        picture_a: str | None,
+        seed_a: int,
+        picture_b: str | None,
+        seed_b: int,
+        t: float,
+        steps: int,
+        path: Path,
+    ) -> tuple[Image.Image, Image.Image]:
+        """Walk from one picture, A, to another, B: the picture at t, and a strip of the whole way.
+
+        Each end is a picture that was uploaded or, where there is none, that of a seed.
+        t: from 0, which is A, to 1, which is B.
+        path: "slerp" turns from A to B, "lerp" goes straight.
+        """
+        return walk(endpoints.models[model], picture_a, seed_a, picture_b, seed_b, t, steps, path)
+
+    def interpolate_gif(model: str, walk: dict[str, Any] | None) -> dict[str, str]:
+        chosen, walk = endpoints.models[model], walk or {}
+        a, b = (read_latent(chosen, walk.get(end)) for end in ("a", "b"))
+        content = gif(chosen, a, b, walk.get("path", "slerp"))
+        return {"path": keep_bytes(content, "interpolation.gif")}
+
+    endpoints.add(interpolate_gif, [table("walk")], table("file"), public=False)
+    endpoints.add(
+        interpolate,
+        [
+            picture_input("picture_a"),
+            seed_input("seed_a"),
+            picture_input("picture_b"),
+            seed_input("seed_b", 1),
+            number_input("t", 0.5, 0, 1),
+            number_input("steps", 9, 2, MAX_STEPS, whole=True),
+            choice_input("path", get_args(Path)),
+        ],
+        [picture_output("picture"), picture_output("strip")],
+    )

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,11 +15,12 @@ from vae.attributes import ClassGaussians
 from vae.data import DATASETS, load_examples
 from vae.demo.export import decoder_bytes
 from vae.figures import Figures, format_mse
-from vae.files import plain
+from vae.generate import generate
 from vae.hub import bundled_names, find_model, resolve_model
 from vae.images import to_pil, to_unit
 from vae.model import VAE
 
+FACE_SEED = 0
 EXAMPLES = 10  # shown of a dataset whose pictures are of no one class
 MAX_SENT_BYTES = 32 * 2**20  # of a decoder that visitors fetch; larger ones stay here
 MAX_SENT_DIMENSIONS = 128  # of class Gaussians: a browser would be busy for seconds with more
@@ -107,28 +109,37 @@ class Models:
         hits = measured.edited_by_value if measured else {}
         return [hits.get(value, 1.0) >= 1 - max_failures for value in values]
 
-    def notice(self) -> str:
-        """Return the notices as Markdown."""
-        return "\n".join(f"- {plain(notice)}." for notice in self.notices)
-
     def choices(self) -> list[tuple[str, str]]:
         """Return what to show and the name of each model: the last part of its path, if that tells them apart."""
         short = [Path(name.partition("@")[0]).name + "".join(name.partition("@")[1:]) for name in self.names]
         return list(zip(short if len(set(short)) == len(short) else self.names, self.names, strict=True))
 
-    def describe(self, name: str) -> str:
-        """Say in a line of Markdown what the model called `name` is."""
+    def about(self, name: str) -> dict[str, Any]:
+        """Tell what the model called `name` is: texts, of which a stranger may have written any, and figures.
+
+        figures: pairs of what was measured and the figure, as text.
+        """
         model, figures = self._load(name)
-        config, dataset = model.config, figures.dataset.name if figures.dataset else ""
-        title = DATASETS[dataset].title if dataset in DATASETS else plain(Path(name).name)
-        line = (
-            f"**{title}** · {config.channels}×{config.image_size}×{config.image_size} = "
-            f"{config.channels * config.image_size**2:,} numbers → **{config.latent_dim}** → back"
-        )
-        if figures.test and 0 <= figures.test.mse <= 1:
-            line += f" · mean squared error on the test set {format_mse(figures.test.mse)}"
-        credit = plain(config.attribution)
-        return line + (f"\n\n{credit}." if credit else "")
+        config, dataset = model.config, figures.dataset
+        known = dataset is not None and dataset.name in DATASETS
+        told = [
+            ("A picture", f"{config.channels} × {config.image_size} × {config.image_size} numbers"),
+            ("squeezed into", f"{config.latent_dim} numbers"),
+        ]
+        test = figures.test
+        if test and 0 <= test.mse <= 1:
+            told += [("Mean squared error on the test set", format_mse(test.mse)), ("PSNR", f"{test.psnr:.1f} dB")]
+        return {
+            "title": DATASETS[dataset.name].title if dataset and known else Path(name).name,
+            "data": f"{dataset.source}, {dataset.licence}" if dataset and known else "",
+            "attribution": config.attribution,
+            "figures": told,
+        }
+
+    def face(self, name: str) -> Image.Image:
+        """Return a picture that the model called `name` draws, by which visitors know it."""
+        model = self[name]
+        return to_pil(generate(model, [FACE_SEED])[0])
 
     def examples(self, name: str) -> list[tuple[Image.Image, str]]:
         """Return ten test pictures of the model's dataset and, if there are, their classes; empty if none come with us."""

@@ -1,75 +1,125 @@
-"""What the tabs share: parts of the layout, and checks of numbers."""
+"""The page: one element that web/page.js fills, and the endpoints that it calls; and what the tabs' handlers share."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import gradio as gr
 import torch
-from PIL import Image
+from gradio.components import Component
 from torch import Tensor
 
+from vae.data import DATASETS
 from vae.demo.border import told
 from vae.demo.models import Models
 from vae.demo.uploads import read_upload
 from vae.generate import latents
-from vae.model import VAE
+from vae.model import VAE, DiagonalGaussian
 
 MAX_SEED = 2**31 - 1
+MAX_LATENT = 1e4  # of a latent vector's numbers, as a link gives them
 
 THEME = gr.themes.Soft(
     primary_hue="indigo",
     font=["system-ui", "sans-serif"],  # what the visitor's machine has: no font is fetched from elsewhere
     font_mono=["ui-monospace", "monospace"],
-)
-# Gradio shows a picture at its own size at the most: 28 pixels would be a stamp.
-CSS = """
-.large img { width: 100% !important; height: 100% !important; object-fit: contain; }
-.large .image-container { padding-top: 2.3rem; box-sizing: border-box; }
-.large .grid-wrap { max-height: none !important; min-height: 0 !important; height: auto !important; }
-.large .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important; grid-auto-rows: auto; }
-.large .caption-label { font-size: 0.7rem; padding: 0 0.3rem; }
-.strip img, .strip button, .strip .image-frame { width: 100% !important; height: auto !important; object-fit: contain; }
-@media (max-width: 640px) { .large .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; } }
-#notice { border-left: 4px solid var(--color-accent); padding: 0.2rem 0.8rem; background: var(--color-accent-soft); }
-#title .md { display: flex; flex-wrap: wrap; align-items: baseline; column-gap: 1rem; }
-footer { visibility: hidden; }
+).set(body_background_fill="#f7f6fa", body_background_fill_dark="#121118")  # as in web/style.css
+# The address of the page's own modules is relative, as is all that they ask for: the page may be anywhere on a host.
+START = """
+import(new URL("web/page.js", document.baseURI)).then(
+    ({ start }) => start(element, props.page),
+    (error) => { element.textContent = `This page needs a newer browser (${error.message}).`; },
+);
 """
-# Browsers smooth what they enlarge, which is right for a face of 64 pixels a side and wrong for a digit of 28.
-JS = """() => document.addEventListener("load", ({target}) => {
-    if (target.tagName === "IMG") target.style.imageRendering = target.naturalHeight < 64 ? "pixelated" : "auto";
-}, true)"""
+MIN_HEIGHT = 880  # pixels, so that nothing moves when the element is filled
 
 
-def upload(label: str, height: int, elem_id: str) -> gr.Image:
-    """Lay out an image input for a file, the webcam or the clipboard, which hands over the path of the file."""
-    return gr.Image(
-        label=label,
-        type="filepath",
-        format="png",
-        sources=["upload", "webcam", "clipboard"],
-        height=height,
-        buttons=["fullscreen"],
-        elem_id=elem_id,
-        elem_classes="large",
+def page_element(models: Models) -> gr.HTML:
+    """Lay out the element that web/page.js fills."""
+    titles = [
+        {"label": DATASETS[name].title if name in DATASETS else label, "name": name} for label, name in models.choices()
+    ]
+    return gr.HTML(
+        html_template="",
+        js_on_load=START,
+        page={"models": titles, "notices": models.notices},
+        apply_default_css=False,
+        min_height=MIN_HEIGHT,
+        elem_id="page",
     )
 
 
-def output(label: str | None, elem_id: str, *, height: int | None = None, elem_classes: str = "large") -> gr.Image:
-    """Lay out a picture that the page shows."""
-    return gr.Image(
-        label=label,
-        show_label=label is not None,
-        format="png",  # gradio's default, WebP, changes small pictures visibly
-        height=height,
-        interactive=False,
-        buttons=["download", "fullscreen"],
-        elem_id=elem_id,
-        elem_classes=elem_classes,
-    )
+class Endpoints:
+    """What the page calls by name, and what of it programs may call, too: events of inputs that nobody sees."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self._model = gr.Radio(models.choices(), value=models.names[0], label="model", visible=False)
+        self._button = gr.Button(visible=False)
+
+    def add(
+        self,
+        handler: Callable[..., Any],
+        inputs: Sequence[Component],
+        outputs: Component | Sequence[Component],
+        *,
+        public: bool = True,
+    ) -> None:
+        """Add an endpoint that is called and described as its handler is.
+
+        handler: takes the name of a model, which it may trust, and the values of the inputs; ValueError is for visitors.
+        public: whether it is listed, with its docstring, as part of the API.
+        """
+        self._button.click(
+            in_one_sentence(handler),
+            [self._model, *inputs],
+            outputs,
+            api_name=handler.__name__,
+            api_visibility="public" if public else "undocumented",
+            queue=False,  # the page calls it directly; border.py makes room
+        )
+
+
+def about_endpoints(endpoints: Endpoints) -> None:
+    """Add what the header calls."""
+
+    def about(model: str) -> dict[str, Any]:
+        return endpoints.models.about(model)
+
+    endpoints.add(about, [], table("about"), public=False)
+
+
+def number_input(label: str, value: float, low: float, high: float, *, whole: bool = False) -> gr.Number:
+    """Make an input that takes a number from low to high."""
+    return gr.Number(value, label=label, minimum=low, maximum=high, precision=0 if whole else None, visible=False)
+
+
+def seed_input(label: str = "seed", value: int = 0) -> gr.Number:
+    """Make an input that takes a seed."""
+    return number_input(label, value, 0, MAX_SEED, whole=True)
+
+
+def choice_input(label: str, choices: Sequence[str]) -> gr.Radio:
+    """Make an input that takes one of some words, the first if none is given."""
+    return gr.Radio(list(choices), value=choices[0], label=label, visible=False)
+
+
+def picture_input(label: str = "picture") -> gr.Image:
+    """Make an input that takes a picture that was uploaded, and hands over the path of its file."""
+    return gr.Image(label=label, type="filepath", format="png", visible=False)
+
+
+def picture_output(label: str) -> gr.Image:
+    """Make an output for a picture."""
+    return gr.Image(label=label, format="png", visible=False)  # gradio's default, WebP, changes small pictures visibly
+
+
+def table(label: str) -> gr.JSON:
+    """Make an input or output for a table; pictures in it go out as the paths of their files."""
+    return gr.JSON(label=label, visible=False)
 
 
 def in_one_sentence(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,69 +149,26 @@ def number(value: float | None, name: str, low: float, high: float) -> float:
     return float(value)
 
 
+def read_latent(model: VAE, z: Any) -> Tensor:
+    """Return the latent vector, (D,), that a browser sent. Raises ValueError if it is none of this model."""
+    dimension = model.config.latent_dim
+    is_list = isinstance(z, list) and len(z) == dimension and all(type(value) in (int, float) for value in z)
+    if not is_list or not all(abs(value) <= MAX_LATENT for value in z):
+        raise ValueError(f"z must be {dimension} numbers, from {-MAX_LATENT:g} to {MAX_LATENT:g}")
+    return torch.tensor(z, dtype=torch.float32)
+
+
 def end_point(model: VAE, picture: str | None, seed: int) -> Tensor:
     """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed."""
     if picture is None:
         return latents(model, [whole_number(seed, "the seed", 0, MAX_SEED)])[0]
-    return encode_file(model, picture)
+    return encode_file(model, picture).mode()
 
 
 @lru_cache(maxsize=256)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
 @torch.no_grad()
-def encode_file(model: VAE, path: str) -> Tensor:
-    """Return the posterior mean, (D,), of the picture in a visitor's file."""
+def encode_file(model: VAE, path: str) -> DiagonalGaussian:
+    """Return the posterior, (D,), of the picture in a visitor's file."""
     x, _ = read_upload(path, model.config.image_size, model.config.channels)
-    return model.encode(x[None]).mode()[0]
-
-
-def example_gallery(
-    models: Models,
-    page: gr.Blocks,
-    model: gr.Radio,
-    picture: gr.Image,
-    *,
-    first: int | None,
-    columns: int,
-    elem_id: str,
-) -> None:
-    """Lay out a row of examples that fill `picture` when clicked.
-
-    The example at index `first`, if there is one, fills it from the start and whenever the model changes, unless the
-    visitor has put a picture of their own there.
-    """
-    gallery = gr.Gallery(
-        show_label=False,
-        format="png",
-        columns=columns,
-        height="auto",
-        allow_preview=False,
-        object_fit="contain",
-        interactive=False,
-        buttons=[],
-        elem_id=elem_id,
-        elem_classes="large",
-    )
-    is_own = gr.State(False)
-
-    def refresh(model: str, is_own: bool) -> tuple[Any, Any]:
-        examples = models.examples(model)
-        filled = gr.skip() if is_own else examples[first][0] if examples and first is not None else None
-        return gr.update(value=examples, visible=bool(examples), selected_index=None), filled
-
-    def choose(model: str, event: gr.SelectData) -> tuple[Image.Image, bool]:
-        examples = models.examples(model)
-        index = whole_number(event.index, "the number of the example", 0, len(examples) - 1)
-        return examples[index][0], False
-
-    gr.on(
-        [page.load, model.change],
-        in_one_sentence(refresh),
-        [model, is_own],
-        [gallery, picture],
-        api_visibility="private",
-        show_progress="hidden",
-    )
-    gallery.select(
-        in_one_sentence(choose), [model], [picture, is_own], api_visibility="private", show_progress="hidden"
-    )
-    picture.input(lambda: True, None, is_own, api_visibility="private", show_progress="hidden")
+    mean, logvar = model.encode(x[None])
+    return DiagonalGaussian(mean[0], logvar[0])

@@ -23,6 +23,7 @@ from vae.files import (
     CURVES_TABLE,
     GENERATED,
     LATENTS,
+    MAP,
     METRICS,
     PRIOR,
     SAMPLES,
@@ -34,7 +35,7 @@ from vae.model import VAE
 
 STAGING = ".new"  # folder within the output in which the next model is written
 # The weights, which carry their config, come first; what was fitted to other weights is told by its fingerprint.
-MODEL_FILES = WEIGHTS, CONFIG, PRIOR, LATENTS
+MODEL_FILES = WEIGHTS, CONFIG, PRIOR, LATENTS, MAP
 ABOUT_WEIGHTS = (
     CARD,
     METRICS,

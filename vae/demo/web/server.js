@@ -1,43 +1,59 @@
-/** What only the server knows, or does where the browser can't: endpoints of vae/demo/explore.py, by their names. */
-
-/** @typedef {import("./state.js").Point} Point */
+/** What only the server knows, or does where the browser can't: endpoints of vae/demo, by their names. */
 
 const API = new URL("../gradio_api/", import.meta.url);
+
+/** @typedef {{path: string}} ServerFile */
+
+/**
+ * @param {Response} response
+ * @returns {Promise<any>}
+ */
+async function read(response) {
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok)
+    throw new Error(answer.error ?? answer.detail ?? `The server does not answer (${response.status}).`);
+  return answer;
+}
 
 /**
  * @param {string} endpoint
  * @param {unknown[]} data
- * @returns {Promise<any>} what it returns
+ * @returns {Promise<any[]>} its outputs
  */
-async function call(endpoint, data) {
+export async function call(endpoint, data) {
   const response = await fetch(new URL(`run/${endpoint}`, API), {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ data }),
   });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error ?? answer.detail ?? "The server does not answer.");
-  return answer.data[0];
+  return (await read(response)).data;
 }
 
 /**
- * @param {string} model
- * @param {{seed?: number, picture?: string | null, z?: number[] | null}} begin a seed, a picture's path, or a latent vector
- * @returns {Promise<Point>}
+ * @param {Blob} file
+ * @returns {Promise<string>} its path on the server, for endpoints
  */
-export function findPoint(model, { seed = 0, picture = null, z = null }) {
-  return call("point", [model, picture && { path: picture }, seed, z && { z }]);
+export async function upload(file) {
+  const body = new FormData();
+  body.append("files", file, file instanceof File ? file.name : "picture.png");
+  const [path] = await read(await fetch(new URL("upload", API), { method: "POST", body }));
+  return path;
 }
 
 /**
- * @param {string} model
- * @param {number[]} z
- * @param {Map<string, number>} positions
- * @returns {Promise<ImageBitmap>}
+ * @param {string | ServerFile} file as an endpoint gave it
+ * @returns {string} its address
  */
-export async function drawPoint(model, z, positions) {
-  const { path } = await call("draw_point", [model, { z, positions: Object.fromEntries(positions) }]);
-  const response = await fetch(new URL(`file=${path}`, API));
-  if (!response.ok) throw new Error(`The picture can't be had: ${response.status}.`);
-  return createImageBitmap(await response.blob());
+export function address(file) {
+  return new URL(`file=${typeof file === "string" ? file : file.path}`, API).href;
+}
+
+/**
+ * @param {string | ServerFile} file
+ * @returns {Promise<Blob>}
+ */
+export async function download(file) {
+  const response = await fetch(address(file));
+  if (!response.ok) throw new Error(`The file can't be had: ${response.status}.`);
+  return response.blob();
 }

@@ -1,4 +1,4 @@
-/** What the page shows, what it showed before, and the link that leads back to it. Tabs may share one. */
+/** What the page shows, what it showed before, and the link that leads back to it. */
 
 /**
  * Where a picture begins, as the server tells it (vae/demo/explore.py): a latent vector, and what can be set.
@@ -8,6 +8,9 @@
  * @property {number[][]} axes (axes, latent_dim): those of the controls without values, in their order
  * @property {string | null} weights the name of the decoder's file, if the browser can have it
  * @property {Control[]} controls
+ * @property {number[]} [mean] of a picture: what the encoder says of it, (latent_dim)
+ * @property {number[]} [logvar] (latent_dim)
+ * @property {string} [seen] the picture as the model sees it: the path of a file on the server
  */
 
 /**
@@ -24,15 +27,24 @@
 /**
  * @typedef {object} Moment
  * @property {string} model
- * @property {number | null} seed null if the picture is a visitor's own
+ * @property {number | null} seed null if it began with a picture or with numbers
+ * @property {string | null} picture its path on the server, if it began with one
  * @property {Point} point
  * @property {Map<string, number>} positions of the controls that were set
  */
 
-/** @typedef {{model: string, seed: number | null, z: number[] | null, positions: Map<string, number>}} Link */
+/**
+ * @typedef {object} Link
+ * @property {string} model
+ * @property {number | null} seed
+ * @property {number[] | null} z
+ * @property {Map<string, number>} positions
+ * @property {Map<string, string>} kept what tabs keep
+ */
 
 export const MAX_SEED = 2 ** 31 - 1;
 const MAX_POSITIONS = 100; // in a link
+const OWN = ["model", "seed", "z", "at"]; // parts of a link that are not a tab's
 
 export class State extends EventTarget {
   /** @type {Moment[]} */
@@ -84,13 +96,15 @@ export class State extends EventTarget {
 
 /**
  * @param {Moment} moment
+ * @param {Map<string, string>} kept what tabs keep, by names of their own
  * @returns {string} what stands after the # of its address
  */
-export function toFragment({ model, seed, point, positions }) {
+export function toFragment({ model, seed, point, positions }, kept = new Map()) {
   const parts = new URLSearchParams({ model });
   if (seed === null) parts.set("z", encode(point.z));
   else parts.set("seed", String(seed));
   if (positions.size > 0) parts.set("at", JSON.stringify([...positions]));
+  for (const [name, text] of kept) parts.set(name, text);
   return parts.toString();
 }
 
@@ -104,7 +118,9 @@ export function readFragment(fragment) {
   const [seed, z] = [parts.get("seed") ?? "", decode(parts.get("z") ?? "")];
   const isSeed = /^\d{1,10}$/.test(seed) && Number(seed) <= MAX_SEED;
   if (model === null || !(isSeed || z)) return null;
-  return { model, seed: isSeed ? Number(seed) : null, z: isSeed ? null : z, positions: readPositions(parts.get("at")) };
+  const kept = new Map([...parts].filter(([name]) => !OWN.includes(name)));
+  const positions = readPositions(parts.get("at"));
+  return { model, seed: isSeed ? Number(seed) : null, z: isSeed ? null : z, positions, kept };
 }
 
 /**
@@ -139,10 +155,10 @@ export function fit(positions, controls) {
 }
 
 /**
- * @param {number[]} z
+ * @param {ArrayLike<number>} z
  * @returns {string} its numbers as float32, in base64 fit for addresses
  */
-function encode(z) {
+export function encode(z) {
   const bytes = new Uint8Array(Float32Array.from(z).buffer);
   return btoa(String.fromCharCode(...bytes))
     .replaceAll("+", "-")
@@ -153,7 +169,7 @@ function encode(z) {
  * @param {string} text
  * @returns {number[] | null}
  */
-function decode(text) {
+export function decode(text) {
   try {
     const letters = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
     const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
