@@ -13,32 +13,33 @@ if __name__ == "__main__":  # Ctrl-C or SIGTERM in the seconds that the imports 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit("train.py: stopped before training began, nothing was written"))
 
-import math
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
+from torch import Tensor, nn
 
-from vae.config import Likelihood, VAEConfig
-from vae.data import OWN, Pictures, augment, draw_binary, short_name, spec_of
+from vae.config import VAEConfig
+from vae.data import OWN, Pictures, Share, augment, draw_binary, short_name, spec_of
 from vae.evaluate.measure import describe_dataset
 from vae.figures import Figures, TrainingRecord, published_command
 from vae.hub import check_write
-from vae.loss import SPECTRAL_TILT, elbo, importance_weighted, mean_error, optimal_log_scale
-from vae.model import VAE
+from vae.loss import elbo, importance_weighted, mean_error, optimal_log_scale, overall_scale
+from vae.model import VAE, VAEOutput
 from vae.prior import Flow, StandardNormal
 from vae.training.bound import measure_bound
 from vae.training.checkpoint import TrainingState, load_checkpoint, stored_config, to_plain
 from vae.training.failures import OUT_OF_MEMORY_ADVICE, is_out_of_memory
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
-from vae.training.options import RunOptions
+from vae.training.options import LossOptions, OptimizerOptions, RunOptions
 from vae.training.output import Output, OutputOptions
 from vae.training.processes import act_as_one
 from vae.training.push import push, push_command
@@ -55,61 +56,13 @@ from vae.training.setup import (
     load_split,
     make_accelerator,
 )
+from vae.training.speed import choose_speed, compile_with
+from vae.training.step import GraphedStep
 from vae.training.threads import choose_threads
 
 MAX_GRAD_NORM = 1.0
 LR, LR_INIT = 4e-3, 4e-4  # by default: from random weights, and from trained ones (--init), which more would forget
 FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of --prior flow
-
-
-@dataclass
-class LossOptions:
-    """What to maximize: reconstruction log-likelihood minus KL divergence."""
-
-    likelihood: Likelihood = "spectral"
-    """How a pixel is scored. gaussian has one calibrated σ, spectral one for each frequency, which gives sharper pictures;
-    bernoulli is for black-and-white pictures; mse is the tutorial's, with σ = 1, and blurs."""
-    tilt: float = SPECTRAL_TILT
-    """For `spectral`: 0 uses the same σ for all frequencies, 1 the σ measured at each. Values near 1 from the start can make
-    training fail."""
-    beta: float = 1.0
-    """Weight of the KL divergence. 1 gives the evidence lower bound; with more, fewer latent dimensions are used."""
-    kl_warmup: float = 0.0
-    """Fraction of the run in which the weight of the KL divergence rises from 0 to beta."""
-    samples: int = 1
-    """Latent vectors to draw for each picture. More than one train the importance-weighted bound (IWAE), which is nearer to
-    the log-likelihood; each costs one more pass of the decoder. Good for the end of a training (--init)."""
-    prior: Literal["normal", "flow"] = "normal"
-    """What the KL divergence pulls towards: N(0, I), or a normalizing flow that is trained jointly and saved as the model's
-    prior."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tilt <= 1:
-            raise ValueError(f"--tilt must be from 0 to 1, got {self.tilt}")
-        if not 0 <= self.beta < math.inf:
-            raise ValueError(f"--beta must be 0 or a positive number, got {self.beta}")
-        if not 0 <= self.kl_warmup <= 1:
-            raise ValueError(f"--kl-warmup is a part of the run, from 0 to 1, got {self.kl_warmup}")
-        if self.samples < 1:
-            raise ValueError(f"--samples must be at least 1, got {self.samples}")
-
-
-@dataclass
-class OptimizerOptions:
-    """How to follow the gradient."""
-
-    lr: float | None = None
-    """Peak learning rate, by default 0.004, or 0.0004 with --init, which is to keep what the weights know (for other
-    pictures than theirs, give 0.004): it rises over the first 3 % of the run, then falls along a cosine."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """bf16 is faster on recent GPUs and CPUs (AVX-512 BF16, AMX); fp16 is for older GPUs."""
-    compile: bool = False
-    """Compile the model with torch.compile: a minute at the start, then faster steps on most GPUs. On a CPU it needs a
-    C++ compiler and seldom pays."""
-
-    def __post_init__(self) -> None:
-        if self.lr is not None and not 0 < self.lr < 1e6:
-            raise ValueError(f"--lr must be more than 0 and less than a million, got {self.lr}")
 
 
 @dataclass
@@ -139,9 +92,10 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if pictures is not None:
         config = replace(config, data=replace(config.data, dataset=OWN))
     threads = choose_threads()
-    accelerator = make_accelerator(config.optimizer.mixed_precision, config.optimizer.compile, config.output.tracker)
+    saved = load_checkpoint(config, PartialState()) if config.run.resume else None
+    options = replace(config.optimizer, **(saved["facts"]["speed"] if saved else {}))
+    accelerator = make_accelerator(options.mixed_precision, config.output.tracker)
     accelerator.print(threads)
-    saved = load_checkpoint(config, accelerator) if config.run.resume else None
     set_seed(config.run.seed)  # the same in all processes
     first = VAE.from_pretrained(config.model.init) if config.model.init and not saved else None
     described = VAEConfig.from_dict(saved["facts"]["model"]) if saved else first.config if first else None
@@ -161,17 +115,41 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
         parts.append(flow.requires_grad_(True).to(accelerator.device))
     ema = EMA(parts)
     act_as_one(vae, accelerator)
-    parameters = list(parts.parameters())
-    model, *log_priors, optimizer = accelerator.prepare(*parts, make_optimizer(parts))
+    samples = config.loss.samples
+    speed = choose_speed(options, config.run, accelerator, vae, split.measured, len(split.train), samples)
+    accelerator.print(speed.said)
+    if speed.compile:
+        compile_with(accelerator)
+    model, *log_priors = (accelerator.prepare_model(part) for part in parts)
+    optimizer = accelerator.prepare_optimizer(make_optimizer(parts), device_placement=False)  # it is there already
     log_prior = log_priors[0] if log_priors else None
-    if log_prior is None and config.loss.samples > 1:
+    if log_prior is None and samples > 1:
         log_prior = StandardNormal().log_prob  # an importance weight needs log p(z) of its own sample
+    beta = torch.zeros((), device=accelerator.device)
+    step: Callable[[Tensor], Tensor] = partial(
+        training_step,
+        config=config,
+        accelerator=accelerator,
+        model=model,
+        log_prior=log_prior,
+        beta=beta,
+        optimizer=optimizer,
+        parts=parts,
+        ema=ema,
+    )
+    if speed.cuda_graph:
+        step = GraphedStep(step, is_required=config.optimizer.cuda_graph == "on")
 
     peak_lr = config.optimizer.lr or (LR_INIT if config.model.init else LR)
-    tilt, samples, likelihood = config.loss.tilt, config.loss.samples, config.loss.likelihood
-    measure = partial(measure_bound, calibration=split.measured, tilt=tilt, beta=config.loss.beta, samples=samples)
+    measure = partial(
+        measure_bound,
+        calibration=split.measured,
+        tilt=config.loss.tilt,
+        beta=config.loss.beta,
+        samples=samples,
+    )
     figures = describe_training(config, accelerator, split, vae)
-    facts = {"config": to_plain(config), "model": asdict(model_config)}
+    facts = {"config": to_plain(config), "model": asdict(model_config), "speed": speed.options}
     state = TrainingState(accelerator, parts, ema, optimizer, facts)
     run = Run(accelerator, config.run, split, Output(folder), figures, measure, state)
     if saved:
@@ -179,26 +157,11 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     with run:
         if (repo := config.output.push_to_hub) and accelerator.is_main_process:  # creates it, so not before all else
             check_write(repo, private=config.output.private or None)
-        for step, x in enumerate(run.batches(), start=run.step + 1):
+        for number, x in enumerate(run.batches(), start=run.step + 1):
             set_learning_rate(optimizer, peak_lr * schedule(run.progress))
-            beta = config.loss.beta * ramp(run.progress, config.loss.kl_warmup)
-            x = augment(x, config.data.shift, run.share)
-            x = draw_binary(x, run.share) if config.data.binarize else x
-
-            output = model(x, samples=samples)  # encode, sample, decode
-            x = x.repeat(samples, 1, 1, 1)
-            error = accelerator.reduce(mean_error(x, output.reconstruction.detach(), likelihood), "mean")
-            log_scale = optimal_log_scale(error, likelihood, tilt)  # of the batch over all processes
-            bound = elbo(x, output, likelihood, log_scale, beta, log_prior)  # reconstruction - beta * KL, in nats
-            loss = -importance_weighted(bound.total, samples).mean() / x[0].numel()  # nats per pixel value
-
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-            optimizer.step()
-            ema.update_parameters(parts)
-
-            run.after_step(step, bound, log_scale, norm)  # log, measure, keep the best, perhaps stop
+            beta.fill_(config.loss.beta * ramp(run.progress, config.loss.kl_warmup))
+            ema.set_decay()
+            run.after_step(number, step(x))  # log, measure, keep the best, perhaps stop
             if run.finished:
                 break
         run.finish()  # measure the kept weights on the test set
@@ -208,6 +171,42 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
             print(f"not pushed; to push it: {push_command(folder, repo, config.output.private)}")
         else:
             push(folder, repo, config.output.private)
+
+
+def training_step(
+    x: Tensor,
+    *,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    model: Callable[..., VAEOutput],
+    log_prior: Callable[[Tensor], Tensor] | None,
+    beta: Tensor,
+    optimizer: torch.optim.Optimizer,
+    parts: nn.ModuleList,
+    ema: EMA,
+) -> Tensor:
+    """Learn from pictures x, (B, C, H, W) in [0, 1], and return what `vae.training.failures.PARTS` names, (4,).
+
+    Nothing here waits for the device, or depends on numbers that it has computed: a CUDA graph can hold all of it.
+    """
+    tilt, samples, likelihood = config.loss.tilt, config.loss.samples, config.loss.likelihood
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    x = augment(x, config.data.shift, share)
+    x = draw_binary(x, share) if config.data.binarize else x
+
+    output = model(x, samples=samples)  # encode, sample, decode
+    x = x.repeat(samples, 1, 1, 1)
+    error = accelerator.reduce(mean_error(x, output.reconstruction.detach(), likelihood), "mean")
+    log_scale = optimal_log_scale(error, likelihood, tilt)  # of the batch over all processes
+    bound = elbo(x, output, likelihood, log_scale, beta, log_prior)  # reconstruction - beta * KL, in nats
+    loss = -importance_weighted(bound.total, samples).mean() / x[0].numel()  # nats per pixel value
+
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(parts.parameters(), MAX_GRAD_NORM)
+    optimizer.step()
+    ema.update(parts)
+    return torch.stack([bound.reconstruction.mean(), bound.kl.mean(), overall_scale(log_scale), norm]).detach()
 
 
 def describe_model(config: TrainConfig, first: VAE | None, own: Pictures | None = None) -> VAEConfig:
@@ -238,7 +237,7 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         device=accelerator.device.type,
         processes=accelerator.num_processes,
-        mixed_precision=config.optimizer.mixed_precision,
+        mixed_precision=accelerator.mixed_precision,
         seed=config.run.seed,
         prior=config.loss.prior,
         binarize=config.data.binarize,

@@ -1,4 +1,4 @@
-"""The benchmark that needs nothing that is not installed: does it measure what it says?"""
+"""The benchmarks that need nothing that is not installed: do they measure what they say?"""
 
 from __future__ import annotations
 
@@ -24,17 +24,41 @@ from vae.loss import importance_weighted_bound
 SCRIPT = Path(__file__).with_name("benchmarks") / "likelihood.py"
 
 
-@pytest.fixture
-def likelihood(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, with examples in the place of the test set."""
-    spec = importlib.util.spec_from_file_location("likelihood", SCRIPT)
+def load(script: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Load a script as a module, with examples in the place of the pictures that it loads."""
+    spec = importlib.util.spec_from_file_location(script.stem, script)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "likelihood", module)
+    monkeypatch.setitem(sys.modules, script.stem, module)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "load_dataset", lambda name, *_: load_examples(name))
     return module
+
+
+@pytest.fixture
+def likelihood(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load(SCRIPT, monkeypatch)
+
+
+def test_throughput_lets_all_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    throughput = load(SCRIPT.with_name("throughput.py"), monkeypatch)
+    monkeypatch.setattr(throughput, "WARM_UP", 1)
+    only = ("bare", "examples")
+    throughput.main(batch_sizes=(2, 4), steps=1, rounds=1, precision="no", only=only, output=tmp_path)
+    rows = json.loads((tmp_path / "throughput.json").read_text())["batch_sizes"]
+    assert list(rows) == ["2", "4"]
+    for row in rows.values():
+        assert list(row) == ["bare", "examples", "ours"]
+        assert row["ours"]["ours_to_it"] == 1
+        for name in only:
+            ratio = row["ours"]["images_per_second"] / row[name]["images_per_second"]
+            assert row[name]["ours_to_it"] == pytest.approx(ratio)
+    assert "| 4 | ours |" in capsys.readouterr().out
+    assert (tmp_path / "throughput.png").is_file()
 
 
 @pytest.mark.parametrize("prior", ["normal", "flow"])

@@ -173,16 +173,17 @@ def test_the_average_moves_by_less_and_less_and_copies_counters() -> None:
     assert counters
     expected = {name: value.clone() for name, value in theirs.items() if name not in counters}
     for step in (*range(1, 4), 10**6):
-        ema.n_averaged.fill_(step)
+        ema.steps.fill_(step)
         for value in theirs.values():
             value.add_(1)
-        ema.update_parameters(parts)
+        ema.set_decay()
+        ema.update(parts)
         decay = min(0.999, step / (10 + step))
         for name, value in expected.items():
             expected[name] = decay * value + (1 - decay) * theirs[name]
             torch.testing.assert_close(ours[name], expected[name])
         assert all(torch.equal(ours[name], theirs[name]) for name in counters)
-    assert int(ema.n_averaged) == 10**6 + 1
+    assert int(ema.steps) == 10**6 + 1
     assert not ema.model.training
     assert not any(parameter.requires_grad for parameter in ema.parameters())
 
@@ -193,7 +194,8 @@ def test_a_learned_prior_is_averaged_with_its_model() -> None:
     before = [parameter.clone() for parameter in ema.model.prior.parameters()]
     for parameter in flow.parameters():
         parameter.data.add_(1)
-    ema.update_parameters(nn.ModuleList([model, flow]))
+    ema.set_decay()
+    ema.update(nn.ModuleList([model, flow]))
     for old, new in zip(before, ema.model.prior.parameters(), strict=True):
         torch.testing.assert_close(new, old + 10 / 11)
     assert math.isfinite(ema.model.prior.log_prob(torch.zeros(1, 6)).item())

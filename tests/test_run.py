@@ -137,7 +137,10 @@ def test_the_test_pictures_are_measured_once(
 
     for module in (bound, run):
         monkeypatch.setattr(module, "evaluate", evaluate)
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
     train.main([*arguments, "--epochs", "40", "--evaluations", "4"])
+    assert len(seeds) <= 2  # at the start: the random numbers of a GPU are the training's
     assert counts[-1] == 1
     assert counts.count(1) == 1  # the folder has one test picture, and two are held out
     assert counts.count(2) > len(Figures.read(tmp_path / "out").history)  # one more of an untrained model

@@ -45,7 +45,7 @@ def test_the_range_of_16_bits_is_that_which_is_asked_for(
 def test_a_tracker_that_is_not_installed_gets_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vae.training.setup.get_available_trackers", list)
     with pytest.raises(ValueError, match="--tracker wandb needs a package that is not installed: pip install wandb"):
-        make_accelerator("no", compile=False, tracker="wandb")
+        make_accelerator("no", tracker="wandb")
 
 
 def test_curves_are_tracked_and_written(tmp_path: Path) -> None:

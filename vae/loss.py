@@ -40,7 +40,7 @@ SPECTRAL_TILT = 0.3
 
 def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor | float = 0.0) -> Tensor:
     """Compute log N(x; mean, σ²) with σ = exp(log_scale), summed over pixels: (B, C, H, W) -> (B,) in nats."""
-    log_scale = torch.as_tensor(log_scale, device=x.device).float()
+    log_scale = torch.full((), log_scale, device=x.device) if isinstance(log_scale, float) else log_scale.float()
     standardized = (x - mean) * torch.exp(-log_scale)
     return -(0.5 * standardized.square() + log_scale + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
@@ -155,7 +155,7 @@ def elbo(
     output: VAEOutput,
     likelihood: Likelihood,
     log_scale: Tensor,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     log_prior: Callable[[Tensor], Tensor] | None = None,
 ) -> ELBO:
     """Compute the evidence lower bound of pictures x, (B, C, H, W) in [0, 1], from one pass through the model.

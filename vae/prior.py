@@ -276,7 +276,7 @@ class Flow(Prior):
         """
         steps = min(steps, math.ceil(FLOW_EPOCHS * len(z) / FLOW_BATCH))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             flow = cls(z.shape[1], layers, width)
         flow.mean.copy_(z.mean(dim=0))
         flow.std.copy_(z.std(dim=0).clamp(min=math.sqrt(MIN_VARIANCE)))

@@ -126,7 +126,7 @@ def train(pictures: Pictures, *, mirror: bool, epochs: int = EPOCHS, seed: int =
     channels, image_size = pictures.images.shape[1:3]
     batch_size = min(BATCH_SIZE, len(pictures.images))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = _new_classifier(channels, image_size, pictures.attributes).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
         steps = len(pictures.images) // batch_size

@@ -11,28 +11,37 @@ import io
 import os
 import pickle
 import shutil
+import struct
 import tempfile
 import zipfile
+import zlib
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vae.figures import UNPUBLISHED
 from vae.files import write
 from vae.model import VAE
+from vae.training.failures import first_line
 from vae.training.optim import EMA
 from vae.training.push import command
 
 T = TypeVar("T")
 
-FORMAT = 1  # of the files; another one is refused
+FORMAT = 2  # of the files; another one is refused
 FOLDER = "checkpoints"  # within the output folder
 KEPT = 2  # the last checkpoints: a file may be damaged
+# What zipfile and torch say of a file in which bits are flipped, or that ends too early.
+DAMAGED = (
+    *(OSError, RuntimeError, ValueError, EOFError, KeyError, struct.error),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 # What may be another when a run goes on: where it stops, and what says nothing of the weights.
 MAY_CHANGE = UNPUBLISHED | {"epochs", "minutes", "checkpoint_minutes", "resume"}
 
@@ -53,23 +62,27 @@ class TrainingState:
     optimizer: Any
     facts: dict[str, Any]
 
-    def snapshot(self) -> dict[str, Any]:
-        """Copy the weights, their average, and the state of the optimizer."""
+    def now(self) -> dict[str, Any]:
+        """Return the weights, their average, and the state of the optimizer: the very tensors that a step changes."""
         scaler = self.accelerator.scaler  # of gradients in fp16
-        return copy.deepcopy(
-            {
-                "weights": self.parts.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": scaler.state_dict() if scaler else {},
-            }
-        )
+        return {
+            "weights": self.parts.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+
+    def snapshot(self, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Copy what is `now`, to where an earlier copy is, if there is one."""
+        now = self.now()
+        if earlier is None:
+            return copy.deepcopy(now)
+        copy_tensors(now, earlier)
+        return earlier | {"scaler": now["scaler"]}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot, which stays as it is."""
-        self.parts.load_state_dict(snapshot["weights"])
-        self.average.load_state_dict(snapshot["average"])
-        self.optimizer.load_state_dict(copy.deepcopy(snapshot["optimizer"]))  # it would go on with these very tensors
+        """Go back to a snapshot, which stays as it is. Tensors stay where they are: a CUDA graph knows no other place."""
+        copy_tensors(snapshot, self.now())
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(snapshot["scaler"])
 
@@ -109,6 +122,26 @@ class TrainingState:
         torch.set_rng_state(mine[:length].clone())
         if self.accelerator.device.type != "cpu":
             torch.get_device_module(self.accelerator.device).set_rng_state(mine[length:].clone())
+
+
+def copy_tensors(source: dict[Any, Any], target: dict[Any, Any]) -> None:
+    """Copy all tensors of a nested table into those of another one with the same keys, many at once."""
+    alike: defaultdict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = defaultdict(
+        lambda: ([], [])
+    )
+
+    def collect(source: dict[Any, Any], target: dict[Any, Any]) -> None:
+        assert source.keys() == target.keys()
+        for name, value in source.items():
+            if isinstance(value, dict):
+                collect(value, target[name])
+            elif isinstance(value, Tensor):
+                for tensors, each in zip(alike[target[name].device, value.dtype], (value, target[name]), strict=True):
+                    tensors.append(each)
+
+    collect(source, target)
+    for sources, targets in alike.values():
+        torch._foreach_copy_(targets, sources)
 
 
 # --- configurations as plain values ----------------------------------------------------------------------------------
@@ -215,7 +248,7 @@ def read_checkpoint(output: Path) -> dict[str, Any]:
     raise ValueError(f"{reasons[-1]}, and there is no other: train anew")
 
 
-def load_checkpoint(config: Any, accelerator: Accelerator) -> dict[str, Any]:
+def load_checkpoint(config: Any, processes: PartialState) -> dict[str, Any]:
     """Read the checkpoint that `config.run.resume` names. Raises ValueError in one sentence if it can't go on to the bit."""
     saved = read_checkpoint(config.run.resume)
     before, now = (options_of(values) for values in (saved["facts"]["config"], to_plain(config)))
@@ -225,7 +258,7 @@ def load_checkpoint(config: Any, accelerator: Accelerator) -> dict[str, Any]:
                 f"--{name.replace('_', '-')} is {before.get(name)} in {saved['path']} and can't become {now[name]}: a run "
                 "that goes on may be given another --epochs or --minutes, no other option"
             )
-    for what, value in (("processes", accelerator.num_processes), ("device", accelerator.device.type)):
+    for what, value in (("processes", processes.num_processes), ("device", processes.device.type)):
         if saved[what] != value:
             raise ValueError(f"{what}: {saved['path']} is of {saved[what]}, and this is {value}; go on with the same")
     return saved
@@ -239,8 +272,8 @@ def _read(path: Path) -> dict[str, Any]:
         if damaged:
             raise zipfile.BadZipFile(f"checksum of {damaged}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]:.100})") from error
+    except DAMAGED as error:
+        raise ValueError(f"{path} is damaged ({first_line(error)})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise ValueError(f"{path} is of another version")
     return checkpoint

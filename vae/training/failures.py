@@ -27,6 +27,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in a line of 100 letters at most; one that says nothing is called by its kind."""
+    return f"{(str(error).strip() or type(error).__name__).splitlines()[0]:.100}"
+
+
 def has_collapsed(active_units: int, latent_dim: int) -> bool:
     """Tell whether so few latent dimensions are active that the model is hardly an autoencoder any more."""
     return active_units <= COLLAPSED * latent_dim

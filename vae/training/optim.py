@@ -10,6 +10,8 @@ Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, 
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,7 +20,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
-from torch.optim.swa_utils import AveragedModel
 
 from vae.model import VAE, ResidualBlock
 from vae.prior import Prior
@@ -43,10 +44,25 @@ class MuonAdamW(torch.optim.Optimizer):
 
     One optimizer, so that they share a learning rate and fp16's scaler of gradients. A parameter of Muon's has two
     dimensions or more, and is taken for the matrix `weight.flatten(1)`.
+
+    lr: a number; or a tensor, (), on the parameters' CUDA device, with which no step waits for the device: a CUDA graph can
+        capture one, and the next replay reads what `lr.fill_` has written.
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = WEIGHT_DECAY) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "muon": False})
+    def __init__(self, params: Any, lr: float | Tensor = 1e-3, weight_decay: float = WEIGHT_DECAY) -> None:
+        capturable = isinstance(lr, Tensor)
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "muon": False, "capturable": capturable})
+        for group in self.param_groups:  # now, not at the first step: a graph goes on with the tensors that it has seen
+            for weight in group["params"]:
+                self.state[weight] = (
+                    {"momentum": torch.zeros_like(weight)}
+                    if group["muon"]
+                    else {
+                        "step": torch.zeros((), device=weight.device if capturable else "cpu"),
+                        "exp_avg": torch.zeros_like(weight),
+                        "exp_avg_sq": torch.zeros_like(weight),
+                    }
+                )
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -60,36 +76,29 @@ class MuonAdamW(torch.optim.Optimizer):
             if group["muon"]:
                 self._step_muon(weights, group["lr"], group["weight_decay"])
             else:
-                self._step_adamw(weights, group["lr"], group["weight_decay"])
+                self._step_adamw(weights, group["lr"], group["weight_decay"], group["capturable"])
         return loss
 
-    def _step_muon(self, all_weights: list[Any], lr: float, weight_decay: float) -> None:
+    def _step_muon(self, all_weights: list[Any], lr: float | Tensor, weight_decay: float) -> None:
         same_shape: defaultdict[torch.Size, list[Any]] = defaultdict(list)
         for weight in all_weights:
             same_shape[weight.shape].append(weight)
         for weights in same_shape.values():  # all of a shape at once, which is quicker
             looks_ahead = []
             for weight in weights:
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                momentum = state["momentum"]
+                momentum = self.state[weight]["momentum"]
                 momentum.lerp_(weight.grad, 1 - MOMENTUM)
                 looks_ahead.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))  # Nesterov's
             updates = orthogonalize(torch.stack(looks_ahead))
-            step_size = lr * UPDATE_RMS * math.sqrt(max(updates.shape[1:]))
+            step_size = lr * (UPDATE_RMS * math.sqrt(max(updates.shape[1:])))
             for weight, update in zip(weights, updates, strict=True):
                 weight.mul_(1 - lr * weight_decay)
-                weight.sub_(update.view(weight.shape), alpha=step_size)
+                if isinstance(step_size, Tensor):  # which `alpha` doesn't take
+                    weight.addcmul_(update.view(weight.shape), step_size, value=-1)
+                else:
+                    weight.sub_(update.view(weight.shape), alpha=step_size)
 
-    def _step_adamw(self, weights: list[Any], lr: float, weight_decay: float) -> None:
-        for weight in weights:
-            if not self.state[weight]:
-                self.state[weight] = {
-                    "step": torch.tensor(0.0),
-                    "exp_avg": torch.zeros_like(weight),
-                    "exp_avg_sq": torch.zeros_like(weight),
-                }
+    def _step_adamw(self, weights: list[Any], lr: float | Tensor, weight_decay: float, capturable: bool) -> None:
         states = [self.state[weight] for weight in weights]
         adamw(
             weights,
@@ -98,6 +107,7 @@ class MuonAdamW(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
+            capturable=capturable,
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -123,7 +133,10 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def make_optimizer(parts: Iterable[nn.Module]) -> MuonAdamW:
-    """Make the optimizer of all parameters of parts: Muon for the convolutions of residual blocks, AdamW for the others."""
+    """Make the optimizer of all parameters of parts: Muon for the convolutions of residual blocks, AdamW for the others.
+
+    Its learning rate is 0, on CUDA a tensor, until `set_learning_rate` sets it.
+    """
     muon: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for part in parts:
@@ -131,7 +144,9 @@ def make_optimizer(parts: Iterable[nn.Module]) -> MuonAdamW:
         convolutions = {id(weight) for block in blocks for weight in block.parameters() if weight.ndim == 4}
         for weight in part.parameters():
             (muon if id(weight) in convolutions else others).append(weight)
-    return MuonAdamW([{"params": muon, "muon": True}, {"params": others}])
+    device = others[0].device
+    lr = torch.zeros((), device=device) if device.type == "cuda" else 0.0
+    return MuonAdamW([{"params": muon, "muon": True}, {"params": others}], lr)
 
 
 # --- the learning rate -----------------------------------------------------------------------------------------------
@@ -154,7 +169,10 @@ def ramp(progress: float, length: float) -> float:
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all groups."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 # --- the average of the weights --------------------------------------------------------------------------------------
@@ -163,30 +181,43 @@ EMA_DECAY = 0.999  # the average is over about the last 1,000 steps
 EMA_WARMUP = 10  # steps; at first, when the weights are still random, the average moves by more
 
 
-class EMA(AveragedModel):
+class EMA(nn.Module):
     """An exponential moving average of all weights and buffers of a model, and of a prior that is learned with it.
 
     It begins at the initial weights. Counters, which are no floating-point numbers, are copied.
     """
 
+    steps: (
+        Tensor  # () of averages taken, the initial weights being the first; on the CPU, where reading it costs nothing
+    )
+    share: Tensor  # () of the next weights in the average; on their device
+
     def __init__(self, parts: nn.ModuleList) -> None:
-        super().__init__(parts, multi_avg_fn=self._average, use_buffers=True)
-        self.n_averaged.fill_(1)  # the initial weights count as the first
-        self.requires_grad_(False).eval()
+        super().__init__()
+        self.parts = copy.deepcopy(parts).requires_grad_(False).eval()
+        self.register_buffer("steps", torch.tensor(1))
+        self.register_buffer("share", next(parts.parameters()).new_zeros(()), persistent=False)
         if len(parts) > 1:
-            self.model.prior = cast(Prior, list(self.module.children())[1])
+            self.model.prior = cast(Prior, self.parts[1])
 
     @property
     def model(self) -> VAE:
         """The averaged model."""
-        return cast(VAE, next(self.module.children()))
+        return cast(VAE, self.parts[0])
+
+    def set_decay(self) -> None:
+        """Set the decay of the next update, and count it: what only the CPU knows, and a CUDA graph can't."""
+        step = int(self.steps)
+        self.steps += 1
+        self.share.fill_(1 - min(EMA_DECAY, step / (EMA_WARMUP + step)))
 
     @torch.no_grad()
-    def _average(self, averages: Any, values: Any, num_averaged: Tensor | int) -> None:
-        step = int(self.n_averaged)  # on the CPU: the number given is on the device, and reading it would wait for it
-        decay = min(EMA_DECAY, step / (EMA_WARMUP + step))
+    def update(self, parts: nn.ModuleList) -> None:
+        """Move the average towards the weights and buffers of parts."""
+        averages = itertools.chain(self.parts.parameters(), self.parts.buffers())
+        values = itertools.chain(parts.parameters(), parts.buffers())
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
+                average.lerp_(value, self.share)
             else:
                 average.copy_(value)

@@ -1,10 +1,68 @@
-"""How long to train, how often to measure and to write a checkpoint, and which weights to keep."""
+"""What a training maximizes, how it follows the gradient, how long, and which weights it keeps."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from vae.config import Likelihood
+from vae.loss import SPECTRAL_TILT
+
+
+@dataclass
+class LossOptions:
+    """What to maximize: reconstruction log-likelihood minus KL divergence."""
+
+    likelihood: Likelihood = "spectral"
+    """How a pixel is scored. gaussian has one calibrated σ, spectral one for each frequency, which gives sharper pictures;
+    bernoulli is for black-and-white pictures; mse is the tutorial's, with σ = 1, and blurs."""
+    tilt: float = SPECTRAL_TILT
+    """For `spectral`: 0 uses the same σ for all frequencies, 1 the σ measured at each. Values near 1 from the start can make
+    training fail."""
+    beta: float = 1.0
+    """Weight of the KL divergence. 1 gives the evidence lower bound; with more, fewer latent dimensions are used."""
+    kl_warmup: float = 0.0
+    """Fraction of the run in which the weight of the KL divergence rises from 0 to beta."""
+    samples: int = 1
+    """Latent vectors to draw for each picture. More than one train the importance-weighted bound (IWAE), which is nearer to
+    the log-likelihood; each costs one more pass of the decoder. Good for the end of a training (--init)."""
+    prior: Literal["normal", "flow"] = "normal"
+    """What the KL divergence pulls towards: N(0, I), or a normalizing flow that is trained jointly and saved as the model's
+    prior."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tilt <= 1:
+            raise ValueError(f"--tilt must be from 0 to 1, got {self.tilt}")
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(f"--beta must be 0 or a positive number, got {self.beta}")
+        if not 0 <= self.kl_warmup <= 1:
+            raise ValueError(f"--kl-warmup is a part of the run, from 0 to 1, got {self.kl_warmup}")
+        if self.samples < 1:
+            raise ValueError(f"--samples must be at least 1, got {self.samples}")
+
+
+@dataclass
+class OptimizerOptions:
+    """How to follow the gradient."""
+
+    lr: float | None = None
+    """Peak learning rate, by default 0.004, or 0.0004 with --init, which is to keep what the weights know (for other
+    pictures than theirs, give 0.004): it rises over the first 3 % of the run, then falls along a cosine."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """auto takes bf16 where the device is fast in it: NVIDIA GPUs since Ampere, CPUs with AMX or AVX-512 BF16. fp16 is for
+    older GPUs. The loss is computed in float32 in any case."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the model with torch.compile, which takes up to a minute at the start. auto tries it on a GPU, if the run is
+    long enough, and keeps it if it saves more time than it takes. On a CPU it needs a C++ compiler and seldom pays."""
+    cuda_graph: Literal["auto", "on", "off"] = "auto"
+    """Replay each step as one CUDA graph, instead of launching its thousands of kernels one by one. auto does so on one
+    GPU, except in fp16."""
+
+    def __post_init__(self) -> None:
+        if self.lr is not None and not 0 < self.lr < 1e6:
+            raise ValueError(f"--lr must be more than 0 and less than a million, got {self.lr}")
 
 
 @dataclass

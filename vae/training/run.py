@@ -25,7 +25,6 @@ from vae.evaluate.fit import directions_of
 from vae.evaluate.measure import draw_samples, evaluate
 from vae.evaluate.metrics import pca_mse
 from vae.figures import Figures, Look, TestMetrics, parse, to_json
-from vae.loss import ELBO, overall_scale
 from vae.model import VAE
 from vae.training import failures
 from vae.training.bound import CALIBRATION
@@ -147,10 +146,10 @@ class Run:
             self.split.train, self.batch_size, seed=options.seed, start=self.step, share=self.share, device=device
         )
 
-    def after_step(self, step: int, bound: ELBO, log_scale: Tensor, gradient_norm: Tensor) -> None:
+    def after_step(self, step: int, parts: Tensor) -> None:
         """Take note of a step; now and then look at the clock, say how it goes, measure the averaged weights, keep them.
 
-        bound: of this process's share of the batch; log_scale: of the likelihood; gradient_norm: of all processes.
+        parts: what `failures.PARTS` names, (4,), of this process's share of the batch.
         """
         minutes_given = self.options.minutes
         self.step = step
@@ -158,25 +157,24 @@ class Run:
             self._start = time.monotonic() - self.seconds
         if minutes_given is None:
             self.progress = step / self.total_steps
-        reconstruction, kl = bound.reconstruction.detach().mean(), bound.kl.detach().mean()
-        self._seen.append(torch.stack([reconstruction, kl, overall_scale(log_scale), gradient_norm.detach()]))
+        self._seen.append(parts)
         if step % LOOK_EVERY and (step != self.total_steps or minutes_given):
             return
 
         # All processes see the same figures, and so take the same turn.
         clock = [(time.monotonic() - self._start) / 60, self._interrupted]
-        seen = torch.cat([*self._seen, torch.tensor(clock, device=log_scale.device), ~self.state.is_finite()[None]])
-        everyone = self.accelerator.gather(seen[None]).cpu()  # (processes, PARTS of each step, and 3 numbers)
+        numbers = torch.cat([*self._seen, torch.tensor(clock, device=parts.device), ~self.state.is_finite()[None]])
+        everyone = self.accelerator.gather(numbers[None]).cpu()  # (processes, PARTS of each step, and 3 numbers)
         minutes, stopped, broken = everyone[:, -3:].amax(0).tolist()
-        parts = everyone[:, :-3].mean(0).view(-1, len(failures.PARTS))
+        seen = everyone[:, :-3].mean(0).view(-1, len(failures.PARTS))
         self._seen.clear()
         self.seconds = 60 * minutes
         self.progress = minutes / minutes_given if minutes_given else step / self.total_steps
-        if broken or not parts[:, :-1].isfinite().all():
-            self._take_back(parts)
+        if broken or not seen[:, :-1].isfinite().all():
+            self._take_back(seen)
         else:
             self.in_a_row = 0
-            self._said = tuple(parts[-1, :-1].tolist())
+            self._said = tuple(seen[-1, :-1].tolist())
         self._stopped = stopped > 0 and self.progress < 1
         self.finished = self.progress >= 1 or self._stopped or bool(self.failure)
         self._say()
@@ -184,7 +182,7 @@ class Run:
         if measured:
             self._look()
         if not self.in_a_row:
-            self._good = self.state.snapshot()
+            self._good = self.state.snapshot(self._good)
         is_time = self.seconds - self._checkpoint_seconds >= 60 * self.options.checkpoint_minutes
         if self._stopped or (is_time and not self.finished):
             self._write_checkpoint()
@@ -213,7 +211,8 @@ class Run:
         images_per_second = (self.step - 1) * self.batch_size / (self.seconds + 1e-9)
         self.bar.set_postfix_str(
             f"{images_per_second:,.0f} images/s, ELBO {reconstruction - kl:.1f} = {reconstruction:.1f} - {kl:.1f} "
-            f"nats, σ {scale:.4f}"
+            f"nats, σ {scale:.4f}",
+            refresh=False,  # at most ten times a second, as the bar itself
         )
         self.bar.update(min(100, 100 * self.progress) - self.bar.n)
 

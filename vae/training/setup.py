@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from torch import Tensor
@@ -26,6 +26,7 @@ from vae.figures import DatasetFacts, Figures
 from vae.files import read_config
 from vae.hub import find_model
 from vae.model import VAE
+from vae.training.speed import choose_precision
 
 LATENT_DIM = 64  # by default
 TRACKED = "runs"  # folder for trackers that write files
@@ -33,9 +34,10 @@ MEMORY_FOR_PICTURES = 0.5  # part of a GPU's free memory
 LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
 
 
-def make_accelerator(mixed_precision: str, compile: bool, tracker: str = "none") -> Accelerator:
+def make_accelerator(mixed_precision: str, tracker: str = "none") -> Accelerator:
     """Make what runs the model on the devices there are, and tells a tracker of it.
 
+    mixed_precision: auto, no, bf16 or fp16, see `choose_precision`.
     Raises ValueError if they can't do that precision, or the tracker isn't installed.
 
     accelerate keeps one state for each program, and refuses another precision, or ignores another backend, until that
@@ -44,15 +46,13 @@ def make_accelerator(mixed_precision: str, compile: bool, tracker: str = "none")
     if tracker != "none" and tracker not in map(str, get_available_trackers()):
         raise ValueError(f"--tracker {tracker} needs a package that is not installed: pip install {tracker}")
     AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        mixed_precision=mixed_precision,
-        dynamo_backend="inductor" if compile else "no",
+    torch.backends.cudnn.deterministic = True  # or --resume would not go on to the bit on a GPU
+    return Accelerator(
+        mixed_precision=choose_precision(mixed_precision, PartialState().device),
+        dynamo_backend="no",  # vae.training.speed chooses
         log_with=None if tracker == "none" else tracker,
         project_dir=TRACKED,
     )
-    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("--mixed-precision fp16 does not train on a CPU: take bf16 or no")
-    return accelerator
 
 
 @dataclass
