@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,21 +60,27 @@ def modules(root: Path) -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for name, path in names.items() if name != "vae.__init__"}
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield each module that a file imports, and whether a function does it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+OURS = frozenset(modules(Path()))
+
+
+@cache
+def imports(source: str) -> list[tuple[str, bool]]:
+    """List the modules that a source text imports, and whether a function does it."""
+    found: list[tuple[str, bool]] = []
+    tree = ast.parse(source)
     functions = [
         node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     ]
     inner = {id(node) for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) in inner) for alias in node.names)
+            found += [(alias.name, id(node) in inner) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
+            assert node.level == 0, f"a relative import of {node.module}"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            known = [name for name in names if node.module and name in modules(Path())]
-            yield from ((name, id(node) in inner) for name in known or [str(node.module)])
+            known = [name for name in names if node.module and name in OURS]
+            found += [(name, id(node) in inner) for name in known or [str(node.module)]]
+    return found
 
 
 def room(module: str) -> str:
@@ -87,7 +93,7 @@ def faults(root: Path) -> list[str]:
     graph: dict[str, set[str]] = {}
     for name, path in modules(root).items():
         graph[name] = set()
-        for imported, is_inner in imports(path):
+        for imported, is_inner in imports(path.read_text(encoding="utf-8")):
             if is_inner and imported.partition(".")[0] not in OPTIONAL:
                 found.append(f"{name} imports {imported} inside a function")
             if imported.partition(".")[0] not in ("vae", "train", "app"):
