@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -9,10 +10,13 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: tests make no network call
+# Two processes of pytest, and what they start, share the cores: more threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Each of pytest's processes starts pages on ports of its own: two that look for a free one at once can find the same.
 os.environ["GRADIO_SERVER_PORT"] = str(7860 + 200 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
 
@@ -32,6 +36,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def small_model(**changes: Any) -> VAE:
     """Make an untrained model whose batch normalisations have seen data, as a trained one's have."""
+    return copy.deepcopy(_small_model(**changes))
+
+
+@cache
+def _small_model(**changes: Any) -> VAE:
     config = VAEConfig(**{"width": 8, "depth": 1, "latent_dim": 6} | changes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -121,7 +130,8 @@ def _hub() -> Iterator[Hub]:
 def hub(_hub: Hub) -> Hub:
     """A Hub on loopback that holds a model of ours, somebody/fashion, and knows the token of that somebody."""
     _hub.reset()
-    names = ("config.json", "model.safetensors", "metrics.json", "prior.safetensors", "latents.safetensors")
+    fitted = ("prior.safetensors", "latents.safetensors", "map.safetensors")
+    names = ("config.json", "model.safetensors", "metrics.json", *fitted)
     _hub.repos["somebody/fashion"] = Repo({name: Path("weights/fashion-mnist", name).read_bytes() for name in names})
     _hub.accounts[TOKEN] = Account("somebody", ("some-organization",))
     return _hub

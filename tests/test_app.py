@@ -528,7 +528,7 @@ def test_explore_edits_the_picture_as_torch_does_and_remembers(browser: Browser,
         expect(about).to_contain_text("Johan Melin, licensed under CC BY 4.0")
         expect(about).to_contain_text("64 numbers")
         about.get_by_role("button", name="Call these models from a program").click()
-        expect(page.get_by_role("heading", name="API documentation")).to_be_visible()
+        expect(page.get_by_role("heading", name=re.compile("(API|MCP) documentation"))).to_be_visible()
 
 
 def test_each_model_offers_what_it_can_and_strangers_names_are_text(browser: Browser, server: str) -> None:

@@ -86,7 +86,7 @@ def test_what_an_earlier_model_left_goes_and_what_is_not_ours_stays(hub: Hub, cl
     hub.repos[OURS].files |= {"prior.safetensors": b"of the earlier weights", "notes.txt": b"by hand"}
     client("push", small, OURS, token=TOKEN)
     repo = hub.repos[OURS]
-    gone = {"metrics.json", "curves.png", "generated.png", "prior.safetensors", "latents.safetensors"}
+    gone = {"metrics.json", "curves.png", "generated.png", "prior.safetensors", "latents.safetensors", "map.safetensors"}
     assert repo.commits[-1]["deleted"] == gone
     assert repo.files["notes.txt"] == b"by hand"
 
@@ -261,7 +261,7 @@ def test_nobody_trains_for_a_push_that_will_be_refused(hub: Hub, tmp_path: Path)
         assert done.returncode == 1
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
-        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "out" / "model.safetensors").exists()
     done = train(hub, tmp_path, "--push-only", str(tmp_path))
     assert "need --push-to-hub owner/name" in " ".join(done.stderr.replace("│", " ").split())
     hub.repos["weights/typo"] = Repo(dict(hub.repos["somebody/fashion"].files))

@@ -16,7 +16,7 @@ export class NumbersChart {
   #marked = null;
 
   constructor() {
-    this.canvas = canvas({ className: "numbers", tabIndex: 0 });
+    this.canvas = canvas({ className: "numbers", tabIndex: 0, "aria-label": "μ ± σ and KL of each number" });
     this.told = make("p", { className: "note told" });
     this.element = make("div", { className: "chart" }, this.canvas, this.told);
     this.canvas.addEventListener("pointermove", (/** @type {PointerEvent} */ event) =>
