@@ -86,7 +86,14 @@ def test_what_an_earlier_model_left_goes_and_what_is_not_ours_stays(hub: Hub, cl
     hub.repos[OURS].files |= {"prior.safetensors": b"of the earlier weights", "notes.txt": b"by hand"}
     client("push", small, OURS, token=TOKEN)
     repo = hub.repos[OURS]
-    gone = {"metrics.json", "curves.png", "generated.png", "prior.safetensors", "latents.safetensors", "map.safetensors"}
+    gone = {
+        "metrics.json",
+        "curves.png",
+        "generated.png",
+        "prior.safetensors",
+        "latents.safetensors",
+        "map.safetensors",
+    }
     assert repo.commits[-1]["deleted"] == gone
     assert repo.files["notes.txt"] == b"by hand"
 
