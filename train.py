@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import tyro
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
@@ -52,6 +52,7 @@ from vae.training.setup import (
     fit_shape,
     initial_figures,
     initial_model,
+    join_processes,
     load_own,
     load_split,
     make_accelerator,
@@ -92,7 +93,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     if pictures is not None:
         config = replace(config, data=replace(config.data, dataset=OWN))
     threads = choose_threads()
-    saved = load_checkpoint(config, PartialState()) if config.run.resume else None
+    saved = load_checkpoint(config, join_processes()) if config.run.resume else None
     options = replace(config.optimizer, **(saved["facts"]["speed"] if saved else {}))
     accelerator = make_accelerator(options.mixed_precision, config.output.tracker)
     accelerator.print(threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -56,8 +55,7 @@ def pictures(tmp_path: Path, sneakers: Tensor) -> Path:
 
 def run_train(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *launcher, "train.py", *map(str, arguments)]
-    environment = os.environ | ({"ACCELERATE_USE_CPU": "true"} if launcher else {})
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def train_here(*arguments: object) -> None:

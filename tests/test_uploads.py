@@ -216,7 +216,7 @@ def test_what_gradio_keeps_of_visitors_is_bounded() -> None:
         generate = next(function for function in page.fns.values() if function.api_name == "generate")
         # Of a session remains what is needed and no copy of the page, with all that it shows.
         state = SessionState(page)
-        await page.process_api(generate, ["mnist", 64, 0, 1, "fitted"], state=state)
+        await page.process_api(generate, ["mnist", 64, 0, 1, "fitted", None], state=state)
         assert state.config_values == {}
         # Calls that are answered are forgotten, and of answers that nobody fetches the oldest.
         queue = page._queue
@@ -226,10 +226,10 @@ def test_what_gradio_keeps_of_visitors_is_bounded() -> None:
         call(queue, "old", 3)
         call(queue, "new", 3)
         queue.pending_event_ids_session["left behind"] = set()
-        await page.process_api(generate, ["mnist", 1, 0, 1, "fitted"])
+        await page.process_api(generate, ["mnist", 1, 0, 1, "fitted", None])
         assert list(queue.pending_messages_per_session) == ["runs", "old", "new"]
         call(queue, "newest", MAX_UNREAD_OF_ALL - 8)
-        await page.process_api(generate, ["mnist", 1, 0, 1, "fitted"])
+        await page.process_api(generate, ["mnist", 1, 0, 1, "fitted", None])
         assert list(queue.pending_messages_per_session) == ["runs", "new", "newest"]
         assert set(queue.pending_event_ids_session) == {"runs", "new", "newest"}
 

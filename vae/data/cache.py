@@ -149,7 +149,8 @@ class PictureCache:
             known = {}
         for journal in sorted(self.place.glob("part-*.jsonl")):
             try:
-                pixels = map_rows(journal.with_suffix(".pixels"), self.shape)
+                with journal.with_suffix(".pixels").open("rb") as file:
+                    pixels = map_rows(file, self.shape)
                 made_by, *lines = journal.read_text("ascii").splitlines()
                 if json.loads(made_by) == self.made_by:
                     self._sources[journal.name] = pixels
@@ -235,7 +236,7 @@ class _Part:
         self.files: list[BinaryIO] = []
         try:
             place.mkdir(parents=True, exist_ok=True)
-            self.files = [self.path.with_suffix(".pixels").open("xb"), self.path.open("xb")]
+            self.files = [self.path.with_suffix(".pixels").open("x+b"), self.path.open("xb")]
             self.files[1].write(json.dumps(made_by).encode() + b"\n")
         except OSError as error:
             self.error = error
@@ -274,7 +275,7 @@ class _Part:
         self._flush()
         sources = {"memory": np.stack(self.in_memory)} if self.in_memory else {}
         if self.written:
-            sources[self.path.name] = map_rows(self.files[0].name, self.shape)
+            sources[self.path.name] = map_rows(self.files[0], self.shape)  # another process may have deleted it
         for file in self.files:
             try:
                 file.close()

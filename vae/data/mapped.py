@@ -33,11 +33,10 @@ def map_array(path: Path) -> np.ndarray:
         return _map(file, shape, file.tell())
 
 
-def map_rows(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Map the whole rows of a file of raw pixels. Raises OSError if it isn't there."""
-    with open(path, "rb") as file:
-        rows = os.fstat(file.fileno()).st_size // math.prod(shape)
-        return _map(file, (rows, *shape), 0) if rows else np.empty((0, *shape), np.uint8)
+def map_rows(file: BinaryIO, shape: tuple[int, int, int]) -> np.ndarray:
+    """Map the whole rows of an open file of raw pixels, which may be closed then, or have been deleted."""
+    rows = os.fstat(file.fileno()).st_size // math.prod(shape)
+    return _map(file, (rows, *shape), 0) if rows else np.empty((0, *shape), np.uint8)
 
 
 def _map(file: BinaryIO, shape: tuple[int, ...], offset: int) -> np.ndarray:

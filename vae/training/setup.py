@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
 from vae.config import VAEConfig
@@ -34,6 +35,14 @@ MEMORY_FOR_PICTURES = 0.5  # part of a GPU's free memory
 LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
 
 
+def join_processes() -> PartialState:
+    """Join the processes that a launcher has started, and return what accelerate knows of them and of the device.
+
+    It takes processes without an accelerator for programs of their own, unless it is told that they are to use the processor.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+
+
 def make_accelerator(mixed_precision: str, tracker: str = "none") -> Accelerator:
     """Make what runs the model on the devices there are, and tells a tracker of it.
 
@@ -48,7 +57,7 @@ def make_accelerator(mixed_precision: str, tracker: str = "none") -> Accelerator
     AcceleratorState._reset_state()
     torch.backends.cudnn.deterministic = True  # or --resume would not go on to the bit on a GPU
     return Accelerator(
-        mixed_precision=choose_precision(mixed_precision, PartialState().device),
+        mixed_precision=choose_precision(mixed_precision, join_processes().device),
         dynamo_backend="no",  # vae.training.speed chooses
         log_with=None if tracker == "none" else tracker,
         project_dir=TRACKED,

@@ -20,6 +20,7 @@ export async function morph(app) {
   };
   for (const touch of TOUCHES) addEventListener(touch, stop, { capture: true, passive: true });
   app.addEventListener("change", stop, { once: true });
+  await app.decode(app.z).catch(console.warn); // until the decoder is there, or can't be had
   let from = app.z;
   for (const seed of SEEDS) {
     const { z } = await app.find({ seed }).catch(() => ({ z: null }));
