@@ -37,9 +37,11 @@ with gr.Blocks(analytics_enabled=False) as page:
 page.launch(server_port={port}, quiet=True)
 """
 FIRST_PICTURE = {
-    "ours": """new Promise(async (give) => {
-        const page = await import(new URL("web/page.js", document.baseURI));
-        const look = () => (page.app?.isSettled ? give(performance.now()) : requestAnimationFrame(look));
+    "ours": """new Promise((give) => {
+        const look = () => {
+            const picture = document.querySelector(".stage .picture");
+            return (picture?.naturalWidth || picture?.width) > 1 ? give(performance.now()) : requestAnimationFrame(look);
+        };
         look();
     })""",
     "bare": """new Promise((give) => {

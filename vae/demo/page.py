@@ -34,6 +34,13 @@ import(new URL("web/page.js", document.baseURI)).then(
     (error) => { element.textContent = `This page needs a newer browser (${error.message}).`; },
 );
 """
+# Until the modules are there: the picture that the first model begins with. early.js hides it where a link names another.
+FIRST = """<div class="vae"><header class="top">
+<div class="name"><h1>unvaelievable</h1><p>It squeezes a picture into a few numbers and draws it again. Move the numbers.</p></div>
+<div class="cards"><div class="card"><img class="first" src="./web/faces/0" alt="" width="56" height="56" /></div></div>
+</header><div class="rooms"><div class="side"><div class="stage">
+<img class="picture first" src="./web/faces/0" alt="" />
+</div></div></div></div>"""
 MIN_HEIGHT = 880  # pixels, so that nothing moves when the element is filled
 
 
@@ -43,7 +50,7 @@ def page_element(models: Models) -> gr.HTML:
         {"label": DATASETS[name].title if name in DATASETS else label, "name": name} for label, name in models.choices()
     ]
     return gr.HTML(
-        html_template="",
+        html_template=FIRST,
         js_on_load=START,
         page={"models": titles, "notices": models.notices},
         apply_default_css=False,

@@ -7,9 +7,11 @@ import io
 import os
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gradio
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -80,6 +82,7 @@ def _enlarged_png(picture: Image.Image) -> bytes:
 
 GRADIOS = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*', re.DOTALL)
 EARLY = '<script type="module" src="./web/early.js"></script>'
+FACE = '<link rel="preload" as="image" href="./web/faces/0" />'
 STYLE = b'<link rel="stylesheet" href="./web/style.css" />'
 MODULES = (
     "page",
@@ -89,6 +92,9 @@ MODULES = (
     "morph",
     "explore",
 )  # which the page begins with, and early.js does not import
+
+ASSETS = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
+GRADIOS_MODULES = "Blocks", "HTML"
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -113,8 +119,15 @@ def head(address: str, model: str) -> bytes:
         f'<meta {"property" if name.startswith("og:") else "name"}="{name}" content="{html.escape(content)}" />'
         for name, content in tags.items()
     ]
-    preloads = [f'<link rel="modulepreload" href="./web/{name}.js" />' for name in MODULES]
-    return "\n".join([*written, EARLY, *preloads]).encode() + STYLE
+    addresses = [f"./web/{name}.js" for name in MODULES] + [f"./assets/{path.name}" for path in _gradios()]
+    preloads = [f'<link rel="modulepreload" href="{each}" />' for each in addresses]
+    return "\n".join([*written, EARLY, *preloads, FACE]).encode() + STYLE
+
+
+@cache
+def _gradios() -> list[Path]:
+    """Return the modules of gradio that show our element, which it would ask for one after the other."""
+    return [path for name in GRADIOS_MODULES for path in ASSETS.glob(f"{name}-*.js")]
 
 
 class Head:

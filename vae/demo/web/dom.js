@@ -108,7 +108,7 @@ export function canvas(properties = {}) {
 
 /**
  * @param {HTMLCanvasElement} target takes the size of the picture
- * @param {ImageData | ImageBitmap} picture
+ * @param {ImageData | ImageBitmap | HTMLImageElement} picture
  */
 export function paint(target, picture) {
   if (target.width !== picture.width || target.height !== picture.height) {

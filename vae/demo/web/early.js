@@ -9,6 +9,7 @@ import { readFragment } from "./state.js";
 /** @type {HTMLMetaElement | null} */
 const first = document.querySelector('meta[name="model"]'); // the model to begin with, see vae/demo/site.py
 const link = readFragment(location.hash.slice(1));
+document.documentElement.classList.toggle("linked", location.hash.length > 1);
 const z = link?.z ? { z: link.z } : null;
 
 /** What the endpoint is asked. */

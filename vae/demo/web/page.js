@@ -167,6 +167,7 @@ export async function start(element, { models, notices }) {
     make("div", { className: "vae" }, header(app, notices), make("div", { className: "rooms" }, side, tabs.element)),
   );
   const isNew = location.hash.length < 2;
+  if (isNew) stage.await(new URL("faces/0", import.meta.url).href);
   await app.start();
   await tabs.open(app.kept("tab") ?? TABS[0]);
   if (isNew) morph(app);

@@ -127,6 +127,16 @@ export class Stage {
     this.app.begin({ seed }, this.app.state.present?.positions);
   }
 
+  /**
+   * Show what the first model begins with, as the server has drawn it, until the browser has drawn it.
+   * @param {string} url
+   */
+  async await(url) {
+    const image = make("img", { src: url });
+    await image.decode().catch(() => {}); // what can't be had is drawn soon
+    if (this.canvas.width === 1 && image.naturalWidth) paint(this.canvas, image);
+  }
+
   /** @param {{picture: ImageData | ImageBitmap, z: Float32Array, isOwn: boolean}} painted */
   #paint({ picture, z, isOwn }) {
     this.way.classList.toggle("elsewhere", !isOwn);
