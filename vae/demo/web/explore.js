@@ -10,11 +10,20 @@ import { inWords } from "./stage.js";
 /** @typedef {{control: Control, show: (position: number) => void, thumbnails: Thumbnail[], stands?: string}} Shown */
 
 const MAX_CHIPS = 12; // values of an attribute; one with more gets a slider
+const LONG_LETTERS = 9;
 const NARROW_CHIPS = 6; // that fit half the room
 const FEW = 2; // attributes that leave room enough to show more
 const STEP = 0.05; // of sliders that have something between two values
 const SETTLED_MS = 120; // after the last change, thumbnails follow
 const STRIP = [-1, -0.5, 0, 0.5, 1]; // where the pictures of a filmstrip lie, of the way to either side
+
+/**
+ * @param {string} text
+ * @returns {boolean} whether it may take two lines under a chip: room is kept for them, whichever chips are offered
+ */
+function isLong(text) {
+  return text.length > LONG_LETTERS;
+}
 
 class Explore {
   /** @type {Shown[]} */
@@ -145,7 +154,11 @@ class Explore {
       "fieldset",
       { className: control.values.length > NARROW_CHIPS ? "wide" : "" },
       make("legend", {}, control.name),
-      make("div", { className: "chips" }, ...chips.map(({ label }) => label)),
+      make(
+        "div",
+        { className: control.values.some(isLong) ? "chips long" : "chips" },
+        ...chips.map(({ label }) => label),
+      ),
     );
   }
 
