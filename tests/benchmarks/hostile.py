@@ -536,7 +536,7 @@ async def send_files(count: int, seed: int) -> None:
     async with attacked() as page:
         for name, data in batch:
             endpoint = chance.choice(list(PICTURES))
-            values = list(ENDPOINTS[endpoint])
+            values = list((ENDPOINTS | INTERNAL)[endpoint])
             suffix = chance.choice((Path(name).suffix, ".png", ".jpg", ""))
             for index in PICTURES[endpoint]:
                 values[index] = {
@@ -616,7 +616,7 @@ async def crowd(clients: int, duration: float, attackers: int) -> None:
         chance, end = random.Random(-number), time.monotonic() + duration
         while time.monotonic() < end:
             endpoint = chance.choice(list(PICTURES))
-            values = list(ENDPOINTS[endpoint])
+            values = list((ENDPOINTS | INTERNAL)[endpoint])
             sent = await page.client.post(
                 f"{API}/upload", files={"files": ("bomb.png", chance.choice(weapons) + chance.randbytes(4))}
             )
