@@ -63,24 +63,26 @@ def pixels(picture: Image.Image | None) -> np.ndarray:
 def test_new_points_come_from_the_prior_or_the_class_that_is_asked_for() -> None:
     model = VAE.from_pretrained("mnist")
     assert model.directions is not None
-    for options, prior in (
+    cases: list[tuple[dict[str, Any], Any]] = [
         ({}, None),
         ({"prior": "standard-normal"}, StandardNormal()),
         ({"where": {"digit": "7"}}, model.directions.prior_where({"digit": "7"})),
-    ):
-        seeds, z = new_points(model, 2, MAX_SEED, 0.8, **options)  # type: ignore[arg-type]
+    ]
+    for options, prior in cases:
+        seeds, z = new_points(model, 2, MAX_SEED, 0.8, **options)
         assert seeds == [MAX_SEED, 0]
         assert torch.equal(z, latents(model, seeds, prior=prior, temperature=0.8))
-    for refused, sentence in (
+    refusals: list[tuple[dict[str, Any], str]] = [
         ({"prior": "uniform"}, "the prior must be fitted or standard-normal, got 'uniform'"),
         ({"prior": "standard-normal", "where": {"digit": 7}}, "a class has a prior of its own"),
         ({"where": {"digit": "12"}}, "12"),
         ({"where": {"hat": "red"}}, "hat"),
         ({"where": {"digit": [7]}}, "must be names"),
         ({"where": {"digit": None}}, "must be names"),
-    ):
+    ]
+    for refused, sentence in refusals:
         with pytest.raises(ValueError, match=sentence):
-            new_points(model, 1, 3, 1, **refused)  # type: ignore[arg-type]
+            new_points(model, 1, 3, 1, **refused)
 
 
 def test_a_model_without_labels_has_no_class_to_draw(model: VAE, tmp_path: Path) -> None:

@@ -311,8 +311,8 @@ def test_a_broken_picture_of_a_dataset_is_named(images: Tensor) -> None:
         (b"no picture", "picture 3 is not a picture in a known format"),
         (None, "picture 3 is missing"),
     ):
-        rows = [{"bytes": png(image)} for image in images]
-        rows[3] = content and {"bytes": content}  # type: ignore[assignment]
+        rows: list[Any] = [{"bytes": png(image)} for image in images]
+        rows[3] = content and {"bytes": content}
         table = datasets.Dataset.from_dict({"image": rows}).cast_column("image", datasets.Image())
         with pytest.raises(ValueError, match=sentence):
             as_pictures(table)
