@@ -7,10 +7,12 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 try:
@@ -100,6 +102,28 @@ def own_cache() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Yield a list that Ctrl-C and SIGTERM are added to, so that the page ends in order and deletes what it was sent.
+
+    An exception, raised wherever the program is, could be swallowed there, and the page would go on for ever. The second
+    signal raises KeyboardInterrupt nevertheless.
+    """
+    received: list[int] = []
+
+    def receive(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 if spaces:
 
     @spaces.GPU
@@ -122,19 +146,24 @@ def main() -> None:
             raise ValueError("; ".join(models.refused.values()))
         if not models.names:
             raise ValueError("no model comes with this copy: name one with --model")
-        # As Ctrl-C does, the system's signal ends the page in order: nothing that visitors sent stays on the disk.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with own_cache():
-            build(models).open(
+        with own_cache(), interrupts() as received:
+            page = build(models)
+            page.open(
                 routes(models),
                 [Middleware(Head, model=models.names[0])],
                 server_name=config.host,
                 server_port=config.port,
                 share=config.share,
                 theme=THEME,
+                prevent_thread_lock=True,
             )
+            while not received:
+                time.sleep(0.1)
+            page.close(verbose=False)
     except (ValueError, OSError) as error:
         sys.exit(f"app.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("app.py: stopped at once")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,18 @@ def write_celeba(folder: Path, count: int = 30) -> Path:
     return folder
 
 
+def end_in_order(process: subprocess.Popen[str]) -> str:
+    """Send a program SIGTERM, and return what it writes from then on until it has ended."""
+    process.terminate()
+    try:
+        written, _ = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()  # or the test would wait for it, too
+        raise
+    assert process.returncode == 0, written
+    return written
+
+
 TOKEN = "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"
 
 

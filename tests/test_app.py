@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import TOKEN, small_model
+from conftest import TOKEN, end_in_order, small_model
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from hub_server import Hub
@@ -45,6 +45,7 @@ from vae.latent import slerp
 
 CLOSED = "http://127.0.0.1:9"  # no server is there
 LOADING = 60_000  # milliseconds: these machines are shared
+expect.set_options(timeout=LOADING)
 
 
 @contextmanager
@@ -76,12 +77,16 @@ def running(*options: str, **env: str) -> Iterator[str]:
         try:
             yield address[0]
         finally:
-            process.terminate()
-            rest = process.stdout.read()
+            rest = end_in_order(process)
             assert not list(Path(files).glob("unvaelievable-*"))  # nor anything that was sent
     assert "Traceback" not in rest
     assert max(map(len, rest.splitlines()), default=0) < 500
     assert TOKEN not in "".join(said) + rest
+
+
+def test_a_signal_is_heeded_while_the_page_is_still_starting() -> None:
+    with running():  # the address is printed a moment before the page is served
+        pass
 
 
 # What strangers may call an attribute and its values.
@@ -846,15 +851,15 @@ def test_a_page_shows_a_model_of_the_hub_and_the_cache_when_the_hub_is_gone(
         client.close()
         page = browser.new_page()
         page.goto(address)
-        expect(page.get_by_role("img", name=re.compile("^fashion, "))).to_be_visible(timeout=LOADING)
+        expect(page.get_by_role("img", name=re.compile("^fashion, "))).to_be_visible()
         expect(page.locator(".notices")).to_have_count(0)
-        expect(page.locator(".card img")).to_have_js_property("naturalWidth", 140, timeout=LOADING)
+        expect(page.locator(".card img")).to_have_js_property("naturalWidth", 140)
         page.close()
     with running(VAE_MODELS="somebody/fashion", HF_ENDPOINT=CLOSED, **cache) as address:
         page = browser.new_page()
         page.goto(address)
-        expect(page.locator(".notices")).to_contain_text("copy in the cache", timeout=LOADING)
-        expect(page.get_by_role("img", name=re.compile("^fashion, "))).to_be_visible(timeout=LOADING)
+        expect(page.locator(".notices")).to_contain_text("copy in the cache")
+        expect(page.get_by_role("img", name=re.compile("^fashion, "))).to_be_visible()
         assert TOKEN not in page.content()
         page.close()
 
@@ -863,11 +868,11 @@ def test_a_page_shows_the_bundled_models_when_the_hub_is_gone(browser: Browser, 
     with running("--model", "somebody/fashion", HF_ENDPOINT=CLOSED, HF_HOME=str(tmp_path)) as address:
         page = browser.new_page()
         page.goto(address)
-        expect(page.locator(".notices")).to_contain_text("the Hub can't be reached", timeout=LOADING)
+        expect(page.locator(".notices")).to_contain_text("the Hub can't be reached")
         expect(page.locator(".notices")).to_contain_text("The models shown here come with the page")
-        expect(page.get_by_role("img", name=re.compile("^Avatars, "))).to_be_visible(timeout=LOADING)
+        expect(page.get_by_role("img", name=re.compile("^Avatars, "))).to_be_visible()
         page.get_by_label("fashion", exact=True).click()  # which is taken back
-        expect(page.locator(".status")).to_contain_text("the Hub can't be reached", timeout=LOADING)
+        expect(page.locator(".status")).to_contain_text("the Hub can't be reached")
         expect(page.get_by_role("radio", name="Avatars")).to_be_checked()
         page.close()
 

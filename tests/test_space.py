@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import TOKEN, Client
+from conftest import TOKEN, Client, end_in_order
 from hub_server import Hub
 
 from vae.hub import bundled_names
@@ -83,5 +83,5 @@ def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None
                 with contextlib.suppress(urllib.error.URLError):
                     shown = urllib.request.urlopen(f"{address[0]}/config", timeout=60).read().decode()
         finally:
-            page.terminate()
+            end_in_order(page)
     assert all(f'"{name}"' in shown for name in bundled_names())

@@ -32,7 +32,7 @@ WEB = Path(vae.demo.export.__file__).with_name("web")
 CLOSE = 5e-4  # of the [0, 1] pixel range, where 16-bit weights cost up to 2e-4
 LATENT_CLOSE = 2e-4  # standard deviations, where 16-bit interplay of attributes costs up to 6e-5
 EDITED_SEEDS = 4  # each with every value of every attribute
-expect.set_options(timeout=30_000)  # milliseconds: these machines are shared
+expect.set_options(timeout=60_000)  # milliseconds: these machines are shared
 
 # What the tests say to the page in few words.
 HELPERS = """

@@ -39,21 +39,23 @@ export class CropBox {
       this.frame,
       make("div", { className: "bar" }, this.size, this.found),
     );
-    this.image.onload = () => {
-      this.image.classList.toggle("crisp", this.image.naturalWidth < 64);
-      this.image.classList.toggle("little", this.image.naturalWidth < SMALL);
-      this.#place();
-    };
     this.#listen();
   }
 
+  /** @param {string} source of the picture */
+  async load(source) {
+    if (this.image.src === source) return;
+    this.image.src = source;
+    await this.image.decode().catch(() => {}); // one that this browser can't show leaves its place empty
+    this.image.classList.toggle("crisp", this.image.naturalWidth < 64);
+    this.image.classList.toggle("little", this.image.naturalWidth < SMALL);
+  }
+
   /**
-   * @param {string} source of the picture
-   * @param {Crop} crop
+   * @param {Crop} crop of the picture that is loaded
    * @param {boolean} isChosen by the visitor
    */
-  show(source, crop, isChosen) {
-    if (this.image.src !== source) this.image.src = source;
+  show(crop, isChosen) {
     this.found.disabled = !isChosen;
     if (this.#isHeld) return; // what is dragged is newer
     this.#crop = { ...crop };

@@ -40,9 +40,10 @@ class Generate {
     this.classes = make("div", { className: "classes" });
     this.message = make("p", { className: "message", role: "alert" });
     this.gallery = make("div", { className: "gallery", role: "group", "aria-label": "New pictures" });
-    // Room for what is to come, so that nothing jumps.
     const empty = () => make("div", { className: "tile" }, canvas());
     this.gallery.append(...Array.from({ length: this.#set.count }, empty));
+    this.bar = this.#bar();
+    this.foot = this.#foot();
     element.append(
       make("h2", {}, "New pictures"),
       make(
@@ -52,12 +53,7 @@ class Generate {
         term("prior"),
         ".",
       ),
-      this.priors,
-      this.classes,
-      this.#bar(),
       this.message,
-      this.gallery,
-      this.#foot(),
     );
   }
 
@@ -163,6 +159,9 @@ class Generate {
       ),
     );
     this.classes.replaceChildren(...this.#classes(attributes));
+    // Below the choices, whose height is known only now: nothing jumps.
+    if (!this.gallery.isConnected)
+      this.element.append(this.priors, this.classes, this.bar, this.message, this.gallery, this.foot);
     this.#describe();
   }
 

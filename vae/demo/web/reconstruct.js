@@ -222,6 +222,7 @@ class Reconstruct {
         const pictures = await Promise.all(
           answer.slice(0, 2).map(async (file) => createImageBitmap(await download(file))),
         );
+        if (asked === this.#asked) await this.crop.load(address(answer[2].picture)); // before there is room for it
         if (asked === this.#asked) await this.#show(answer[2], pictures, asked);
       } catch (error) {
         if (asked === this.#asked) this.#fail(error);
@@ -374,7 +375,7 @@ class Reconstruct {
     paint(this.before, before);
     paint(this.after, after);
     paint(this.error, heatMap(before, after));
-    this.crop.show(address(facts.picture), facts.crop, this.#options.crop !== null);
+    this.crop.show(facts.crop, this.#options.crop !== null);
     this.verdict.textContent = facts.sentence;
     this.verdict.classList.toggle("foreign", facts.foreign);
     const measure = (/** @type {Node} */ name, /** @type {string} */ text) => [name, ` ${text}`];
