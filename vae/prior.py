@@ -320,6 +320,9 @@ def save_prior(prior: Prior, path: str | Path, **metadata: Any) -> None:
         raise ValueError(
             f"the prior has {numbers:,} numbers, more than the {MAX_PRIOR_NUMBERS:,} that are loaded again"
         )
+    if isinstance(prior, GaussianMixture):
+        rows, columns = _triangle(prior)
+        tensors["scale_tril"] = prior.scale_tril[:, rows, columns].contiguous()
     write_tensors(Path(path), tensors, prior={"kind": kind, **sizes}, **metadata)
 
 
@@ -333,23 +336,37 @@ def load_prior(path: str | Path) -> Prior:
     def build(metadata: Mapping[str, str]) -> tuple[Prior, Mapping[str, Tensor]]:
         with torch.device("meta"):  # shapes only
             prior = _build(parse_metadata(metadata, "prior"))
+            expected = prior.state_dict()
+            if isinstance(prior, GaussianMixture):
+                latent_dim = expected["means"].shape[1]
+                expected["scale_tril"] = torch.empty(prior.components, latent_dim * (latent_dim + 1) // 2)
         numbers = sum(tensor.numel() for tensor in prior.state_dict().values())
         if numbers > MAX_PRIOR_NUMBERS:
             raise ValueError(f"it asks for {numbers:,} numbers, more than the {MAX_PRIOR_NUMBERS:,} allowed")
-        return prior, prior.state_dict()
+        return prior, expected
 
     path = Path(path)
     prior, tensors = read_tensors(path, PRIOR, build)
     if isinstance(prior, GaussianMixture):
-        weights, scale_tril = tensors["weights"], tensors["scale_tril"]
+        weights = tensors["weights"]
+        scale_tril = torch.zeros(prior.scale_tril.shape)
+        rows, columns = _triangle(prior)
+        scale_tril[:, rows, columns] = tensors["scale_tril"]
+        tensors["scale_tril"] = scale_tril
         if (weights <= 0).any() or abs(weights.sum() - 1) > 1e-3:
             raise ValueError(f"{path}: weights should be positive and their sum 1")
-        if (scale_tril.diagonal(dim1=1, dim2=2) <= 0).any() or scale_tril.triu(1).any():
-            raise ValueError(f"{path}: scale_tril should be lower triangular with a positive diagonal")
+        if (scale_tril.diagonal(dim1=1, dim2=2) <= 0).any():
+            raise ValueError(f"{path}: scale_tril should have a positive diagonal")
     if isinstance(prior, Flow) and (tensors["std"] <= 0).any():
         raise ValueError(f"{path}: std should be positive")
     prior.load_state_dict(tensors, assign=True)
     return prior.requires_grad_(False)
+
+
+def _triangle(prior: GaussianMixture) -> tuple[Tensor, Tensor]:
+    """Return the rows and columns of what a file holds of each matrix of scale_tril: its lower triangle, row by row."""
+    rows, columns = torch.tril_indices(prior.means.shape[1], prior.means.shape[1])
+    return rows, columns
 
 
 def _build(values: Any) -> Prior:
