@@ -15,7 +15,7 @@ if __name__ == "__main__":  # Ctrl-C or SIGTERM in the seconds that the imports 
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -37,17 +37,27 @@ from vae.model import VAE, VAEOutput
 from vae.prior import Flow, StandardNormal
 from vae.training.bound import measure_bound
 from vae.training.checkpoint import TrainingState, load_checkpoint, stored_config, to_plain
+from vae.training.config import (
+    DataOptions,
+    FinishOptions,
+    LossOptions,
+    ModelOptions,
+    OptimizerOptions,
+    OutputOptions,
+    RunOptions,
+    TrainConfig,
+    peek,
+    recipe,
+)
 from vae.training.failures import OUT_OF_MEMORY_ADVICE, is_out_of_memory
+from vae.training.finish import evaluate
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
-from vae.training.options import LossOptions, OptimizerOptions, RunOptions
-from vae.training.output import Output, OutputOptions
+from vae.training.output import Output
 from vae.training.processes import act_as_one
 from vae.training.push import push, push_command
 from vae.training.run import Run
 from vae.training.setup import (
     LATENT_DIM,
-    DataOptions,
-    ModelOptions,
     Split,
     fit_shape,
     initial_figures,
@@ -61,27 +71,21 @@ from vae.training.speed import choose_speed, compile_with
 from vae.training.step import GraphedStep
 from vae.training.threads import choose_threads
 
+__all__ = [  # for programs that train from Python; the rest is the command's
+    "DataOptions",
+    "FinishOptions",
+    "LossOptions",
+    "ModelOptions",
+    "OptimizerOptions",
+    "OutputOptions",
+    "RunOptions",
+    "TrainConfig",
+    "recipe",
+    "train",
+]
 MAX_GRAD_NORM = 1.0
 LR, LR_INIT = 4e-3, 4e-4  # by default: from random weights, and from trained ones (--init), which more would forget
 FLOW_LAYERS, FLOW_WIDTH = 8, 128  # of --prior flow
-
-
-@dataclass
-class TrainConfig:
-    """Train a variational autoencoder and write it, with figures and pictures, into a folder."""
-
-    data: DataOptions = field(default_factory=DataOptions)
-    model: ModelOptions = field(default_factory=ModelOptions)
-    loss: LossOptions = field(default_factory=LossOptions)
-    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
-    run: RunOptions = field(default_factory=RunOptions)
-    output: OutputOptions = field(default_factory=OutputOptions)
-
-    def __post_init__(self) -> None:
-        if self.data.binarize and self.loss.likelihood != "bernoulli":
-            raise ValueError(f"--binarize needs --likelihood bernoulli, got {self.loss.likelihood}")
-        if self.loss.prior == "flow" and self.model.latent_dim is not None and self.model.latent_dim < 2:
-            raise ValueError(f"--prior flow needs --latent-dim 2 or more, got {self.model.latent_dim}")
 
 
 def train(config: TrainConfig, pictures: Any = None) -> None:
@@ -167,11 +171,14 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
                 break
         run.finish()  # measure the kept weights on the test set
 
-    if repo and accelerator.is_main_process:
-        if run.is_stopped:
-            print(f"not pushed; to push it: {push_command(folder, repo, config.output.private)}")
-        else:
-            push(folder, repo, config.output.private)
+    if not accelerator.is_main_process:
+        return
+    if config.finish.evaluate and not run.is_stopped:
+        evaluate(folder, config.finish, config.data)
+    if repo and run.is_stopped:
+        print(f"not pushed; to push it: {push_command(folder, repo, config.output.private)}")
+    elif repo:
+        push(folder, repo, config.output.private)
 
 
 def training_step(
@@ -232,7 +239,7 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
     dataset = describe_dataset(config.data.dataset)
     earlier = initial_figures(config.model.init, dataset, model.config)
     record = TrainingRecord(
-        command=published_command(config),
+        command=published_command(config, recipe(config.data.dataset, config.model.init)),
         pictures=len(split.train),
         validation_pictures=len(split.held_out),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -259,9 +266,11 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(number, signal.default_int_handler)  # a KeyboardInterrupt
     try:
         parse = partial(tyro.cli, TrainConfig, prog="train.py", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
-        config = parse()
-        if config.run.resume:  # what is given again is compared with what the checkpoint says
-            config = parse(default=stored_config(config.run.resume, TrainConfig))
+        named = peek(arguments)
+        if named.resume:  # what is given again is compared with what the checkpoint says
+            config = parse(default=stored_config(Path(named.resume), TrainConfig))
+        else:
+            config = parse(default=recipe(named.dataset, named.init))
         if config.output.push_only and config.output.push_to_hub:
             push(config.output.push_only, config.output.push_to_hub, config.output.private)
         else:

@@ -145,15 +145,15 @@ def test_a_published_command_holds_options_and_no_paths(tmp_path: Path) -> None:
         push_to_hub="me/secret",
         group=Group(lr=1e-3, shift=True),
     )
-    assert published_command(config) == (
+    assert published_command(config, Config()) == (
         "python train.py --dataset folder --init 'first model' --no-compile --minutes None --sizes 1 2 --lr 0.001 "
         "--shift"
     )
-    assert published_command(Config()) == "python train.py"
+    assert published_command(Config(), Config()) == "python train.py --dataset fashion-mnist"
     for init, last in (
         (r"C:\Users\me\first", "first"),
         ("weights/mnist", "mnist"),
         ("~/a/b/", "b"),
         ("me/vae@v1", "me/vae@v1"),
     ):
-        assert published_command(Config(init=init), "python -m x").endswith(f"--init {last}"), init
+        assert published_command(Config(init=init), Config(), "python -m x").endswith(f"--init {last}"), init

@@ -39,7 +39,7 @@ def test_the_range_of_16_bits_is_that_which_is_asked_for(
     split = load_split(Accelerator(cpu=True), data, train.describe_model(config, None), seed=0)
     assert isinstance(split.train, torch.Tensor)
     assert split.train.amax() == split.test.amax() == brightest
-    assert ("--pixel-range full" in published_command(config)) == (pixel_range == "full")
+    assert ("--pixel-range full" in published_command(config, train.recipe("folder"))) == (pixel_range == "full")
 
 
 def test_a_tracker_that_is_not_installed_gets_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 import train
 from vae import VAE, Flow, StandardNormal, reconstruct
-from vae.data import load_dataset
+from vae.data import DATASETS, load_dataset
 from vae.figures import Figures
-from vae.files import fingerprint
+from vae.files import MAP, fingerprint
 from vae.images import to_pil, to_unit
+from vae.latent_map import load_map
 from vae.loss import overall_scale
 
 SMALL = [
@@ -310,6 +311,29 @@ def test_help_teaches_every_option() -> None:
     for name in ("mixed-precision", "compile", "kl-warmup", "evaluations"):
         assert f"--{name}" in done.stdout
     assert "one calibrated σ" in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_the_help_of_a_dataset_is_that_of_its_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--dataset", "mnist", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"(default: {DATASETS['mnist'].recipe['latent_dim']})" in said
+
+
+def test_what_follows_a_training_is_a_prior_measurements_and_a_map(
+    pictures: Path, sneakers: Tensor, tmp_path: Path
+) -> None:
+    for index, sneaker in enumerate(sneakers[16:]):
+        to_pil(sneaker).save(pictures / "test" / f"more-{index}.png")
+    output = tmp_path / "out"
+    train_here(*SMALL, "--data-dir", pictures, "--output", output, "--epochs", 10, "--evaluate")
+    figures = Figures.read(output)
+    assert figures.training
+    assert figures.training.command.endswith("--epochs 10.0 --evaluate")
+    assert figures.latents
+    assert {"normal", "gaussian"} <= figures.priors.keys()
+    assert (output / "generated.png").is_file()
+    assert len(load_map(output / MAP).points) == 9
 
 
 def test_json_holds_only_what_json_can(pictures: Path, tmp_path: Path) -> None:

@@ -291,23 +291,22 @@ def parse(kind: Any, value: Any, where: str) -> Any:
     raise ValueError(f"{where} must be a {getattr(kind, '__name__', kind)}, got {json.dumps(value)[:100]}")
 
 
-def published_command(config: Any, program: str = "python train.py") -> str:
+def published_command(config: Any, usual: Any, program: str = "python train.py") -> str:
     """Write the command that gives the dataclass `config`, without what is the user's own: no folder, no path.
 
-    Only options that differ from their defaults are named; those in a group (a nested dataclass) without its name.
+    Only the dataset and options that differ from the usual ones, another such dataclass, are named; those in a group (a
+    nested dataclass) without its name.
     """
-    return shlex.join([*program.split(), *_options(config)])
+    return shlex.join([*program.split(), *_options(config, usual)])
 
 
-def _options(config: Any) -> list[str]:
+def _options(config: Any, usual: Any) -> list[str]:
     words: list[str] = []
     for each in dataclasses.fields(config):
-        value, default = getattr(config, each.name), each.default
-        if each.default_factory is not dataclasses.MISSING:
-            default = each.default_factory()
+        value, default = getattr(config, each.name), getattr(usual, each.name)
         if dataclasses.is_dataclass(value):
-            words += _options(value)
-        elif value != default and each.name not in UNPUBLISHED:
+            words += _options(value, default)
+        elif (value != default or each.name == "dataset") and each.name not in UNPUBLISHED:
             name = each.name.replace("_", "-")
             if isinstance(value, bool):
                 words.append(f"--{name}" if value else f"--no-{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -23,6 +23,7 @@ class DatasetSpec:
         of them; hub_id: its name on the Hub, if it is there.
     model_licence: that of a model trained on it and shipped here, as the Hub calls it, if one is.
     attribution: what whoever shows the pictures, or a model's of them, has to say of where they are from, if anything.
+    recipe: options of train.py, other than its usual ones, that are good for these pictures.
     """
 
     title: str
@@ -35,6 +36,7 @@ class DatasetSpec:
     hub_id: str | None = None
     model_licence: str = ""
     attribution: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 DATASETS = {
@@ -51,6 +53,16 @@ DATASETS = {
             "The avatars are a remix of “ToonHead” (https://www.figma.com/community/file/1589627891082866389) by Johan "
             "Melin, licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
         ),
+        recipe={
+            "width": 40,
+            "depth": 1,
+            "batch_size": 32,
+            "beta": 10.0,  # fewer latents are used, and each turns something that can be named
+            "epochs": 19.0,
+            "keep": "last",
+            "evaluate": True,
+            "new_pictures": "attributes",
+        },
     ),
     "mnist": DatasetSpec(
         title="MNIST",
@@ -61,6 +73,13 @@ DATASETS = {
         attributes={"digit": tuple("0123456789")},
         hub_id="ylecun/mnist",
         model_licence="apache-2.0",
+        recipe={
+            "latent_dim": 32,
+            "likelihood": "gaussian",
+            "epochs": 25.0,
+            "evaluate": True,
+            "new_pictures": "mixture",
+        },
     ),
     "fashion-mnist": DatasetSpec(
         title="Fashion-MNIST",
@@ -76,6 +95,13 @@ DATASETS = {
         },
         hub_id="zalando-datasets/fashion_mnist",
         model_licence="apache-2.0",
+        recipe={
+            "latent_dim": 128,
+            "epochs": 14.0,
+            "keep": "last",
+            "evaluate": True,
+            "new_pictures": "mixture",
+        },
     ),
     "celeba": DatasetSpec(
         title="CelebA",

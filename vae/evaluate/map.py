@@ -19,6 +19,8 @@ from vae.images import to_unit
 from vae.latent_map import MAX_MAPPED, LatentMap, save_map
 from vae.model import VAE
 
+MIN_MAPPED = 5  # pictures
+
 
 @dataclass(frozen=True)
 class Options:
@@ -32,8 +34,8 @@ class Options:
     """How many test pictures, the first ones."""
 
     def __post_init__(self) -> None:
-        if not 5 <= self.pictures <= MAX_MAPPED:
-            raise ValueError(f"--pictures must be from 5 to {MAX_MAPPED}, got {self.pictures}")
+        if not MIN_MAPPED <= self.pictures <= MAX_MAPPED:
+            raise ValueError(f"--pictures must be from {MIN_MAPPED} to {MAX_MAPPED}, got {self.pictures}")
 
 
 def main(options: Options) -> None:
@@ -53,6 +55,8 @@ def main(options: Options) -> None:
         channels=model.config.channels,
     )
     images, labels = pictures.images[: options.pictures], pictures.labels[: options.pictures]
+    if len(images) < MIN_MAPPED:
+        raise ValueError(f"a map needs {MIN_MAPPED} test pictures at least, and there are {len(images)}")
     chart = draw_map(model, images)
     if pictures.attributes:
         chart = LatentMap(**vars(chart) | {"labels": labels, "attributes": pictures.attributes})

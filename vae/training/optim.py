@@ -122,13 +122,21 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """Bring the singular values of matrices, (B, N, M), near to 1 (about 0.7 to 1.2) and keep their singular vectors.
 
     Singular values of less than a thousandth of the matrix's norm do not get there.
+
+    Each round multiplies X by a polynomial P of S = XXᵀ, and so S by P twice, as both commute. The rounds can do without X,
+    which is wide, where S is small: the product of their P is what X is multiplied by, once.
     """
     a, b, c = COEFFICIENTS
     x = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-12)
+    square = x @ x.mT
+    identity = torch.eye(square.shape[1], dtype=x.dtype, device=x.device)
+    product = identity
     for _ in range(ROUNDS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        polynomial = a * identity + b * square + c * square @ square
+        product = polynomial @ product
+        square = polynomial @ square @ polynomial
+    x = product @ x
     return x if matrices.shape[1] <= matrices.shape[2] else x.mT
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from vae.config import Likelihood
 from vae.loss import SPECTRAL_TILT
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -101,3 +104,27 @@ class RunOptions:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must be a number from 0 to {2**31 - 1}, got {self.seed}")
+
+
+@dataclass
+class FinishOptions:
+    """What follows the training."""
+
+    evaluate: bool = False
+    """Fit priors to the latent vectors of the training pictures, measure new pictures of each, and draw the map, as
+    `python -m vae.evaluate --fit-prior --write` and `python -m vae.evaluate.map` do. It takes some minutes."""
+    new_pictures: Literal["normal", "gaussian", "mixture", "flow", "attributes"] | None = None
+    """With --evaluate, the prior that new pictures are drawn from: by default the one under which held-out pictures' latent
+    vectors are likeliest."""
+
+
+def with_options(config: T, options: Mapping[str, Any]) -> T:
+    """Return a configuration of nested dataclasses in which these options, whatever group they are in, have other values."""
+    changes: dict[str, Any] = {}
+    for each in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, each.name)
+        if is_dataclass(value):
+            changes[each.name] = with_options(value, options)
+        elif each.name in options:
+            changes[each.name] = options[each.name]
+    return replace(config, **changes)  # type: ignore[type-var]
