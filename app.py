@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 try:
     import spaces  # on ZeroGPU hardware only, and there before torch
@@ -97,9 +98,23 @@ def own_cache() -> Iterator[None]:
     within = os.environ.get("GRADIO_TEMP_DIR")
     if within:
         os.makedirs(within, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="unvaelievable-", dir=within, ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    folder = os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="unvaelievable-", dir=within)
+    try:
         yield
+    finally:
+        with handling(signal.SIG_IGN):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def handling(handler: Any) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM in another way."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager
@@ -116,12 +131,9 @@ def interrupts() -> Iterator[list[int]]:
         if len(received) > 1:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    os.environ.pop("GRADIO_DEBUG", None)  # by which gradio would wait for an exception
+    with handling(receive):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if spaces:
@@ -146,7 +158,7 @@ def main() -> None:
             raise ValueError("; ".join(models.refused.values()))
         if not models.names:
             raise ValueError("no model comes with this copy: name one with --model")
-        with own_cache(), interrupts() as received:
+        with interrupts() as received, own_cache():
             page = build(models)
             page.open(
                 routes(models),

@@ -238,8 +238,10 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
     """Write down what is known of a training before its first step."""
     dataset = describe_dataset(config.data.dataset)
     earlier = initial_figures(config.model.init, dataset, model.config)
+    usual = recipe(config.data.dataset, config.model.init)
+    usual.model.init = None  # so that it is named
     record = TrainingRecord(
-        command=published_command(config, recipe(config.data.dataset, config.model.init)),
+        command=published_command(config, usual),
         pictures=len(split.train),
         validation_pictures=len(split.held_out),
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -77,16 +78,29 @@ def write_celeba(folder: Path, count: int = 30) -> Path:
     return folder
 
 
-def end_in_order(process: subprocess.Popen[str]) -> str:
-    """Send a program SIGTERM, and return what it writes from then on until it has ended."""
-    process.terminate()
-    try:
-        written, _ = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        process.kill()  # or the test would wait for it, too
-        raise
-    assert process.returncode == 0, written
-    return written
+class Rest(threading.Thread):
+    """What a program writes from now on, read all the time, so that it never waits for a reader."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self.process = process
+        self.lines: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        assert self.process.stdout
+        self.lines.extend(self.process.stdout)
+
+    def end(self) -> str:
+        """Send the program SIGTERM, and return all that it has written once it has ended."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # or the test would wait for it, too
+            raise
+        self.join()
+        return "".join(self.lines)
 
 
 TOKEN = "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"

@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import TOKEN, end_in_order, small_model
+from conftest import TOKEN, Rest, small_model
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from hub_server import Hub
@@ -74,14 +74,16 @@ def running(*options: str, **env: str) -> Iterator[str]:
                 break
         else:
             pytest.fail("".join(said))
+        rest = Rest(process)
         try:
             yield address[0]
         finally:
-            rest = end_in_order(process)
+            written = rest.end()
             assert not list(Path(files).glob("unvaelievable-*"))  # nor anything that was sent
-    assert "Traceback" not in rest
-    assert max(map(len, rest.splitlines()), default=0) < 500
-    assert TOKEN not in "".join(said) + rest
+    assert process.returncode == 0, written
+    assert "Traceback" not in written
+    assert max(map(len, written.splitlines()), default=0) < 500
+    assert TOKEN not in "".join(said) + written
 
 
 def test_a_signal_is_heeded_while_the_page_is_still_starting() -> None:

@@ -7,7 +7,7 @@ import pytest
 from vae.data import DATASETS
 from vae.figures import published_command
 from vae.training.checkpoint import options_of, to_plain
-from vae.training.config import ModelOptions, TrainConfig, peek, recipe
+from vae.training.config import DataOptions, FinishOptions, ModelOptions, TrainConfig, peek, recipe
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -33,3 +33,12 @@ def test_nonsense_is_left_to_the_whole_parser(words: list[str]) -> None:
 def test_options_are_found_in_both_ways_of_writing() -> None:
     assert peek(["--epochs", "3", "--dataset", "mnist"]).dataset == peek(["--dataset=mnist"]).dataset == "mnist"
     assert peek(["--resume", "out"]).resume == "out"
+
+
+def test_what_none_says_is_nothing() -> None:
+    assert peek(["--init", "None", "--resume", "None"]).init is None
+
+
+def test_streamed_pictures_are_not_all_measured() -> None:
+    with pytest.raises(ValueError, match="leave it or --streaming out"):
+        TrainConfig(data=DataOptions(dataset="hub:a/b", streaming=True), finish=FinishOptions(evaluate=True))

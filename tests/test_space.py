@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import TOKEN, Client, end_in_order
+from conftest import TOKEN, Client, Rest
 from hub_server import Hub
 
 from vae.hub import bundled_names
@@ -77,11 +77,13 @@ def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None
                 break
         else:
             pytest.fail("".join(said))
+        rest = Rest(page)
         try:
             shown = ""
             while not shown and page.poll() is None:  # the address is printed a moment before somebody listens
                 with contextlib.suppress(urllib.error.URLError):
                     shown = urllib.request.urlopen(f"{address[0]}/config", timeout=60).read().decode()
         finally:
-            end_in_order(page)
+            written = rest.end()
+    assert page.returncode == 0, written
     assert all(f'"{name}"' in shown for name in bundled_names())

@@ -20,6 +20,7 @@ from torch import Tensor
 import train
 from vae import VAE, Flow, StandardNormal, reconstruct
 from vae.data import DATASETS, load_dataset
+from vae.evaluate import __main__ as evaluation
 from vae.figures import Figures
 from vae.files import MAP, fingerprint
 from vae.images import to_pil, to_unit
@@ -176,6 +177,7 @@ def test_it_goes_on_from_the_weights_of_another_model(
     ours, theirs = (VAE.from_pretrained(folder).prior.log_prob(z) for folder in (first, second))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     assert (second / "README.md").read_text().count("train.py --dataset folder") == 2
+    assert "--init first" in after.training.command
     assert "the last weights, of epoch 1.0, are in" in capsys.readouterr().out
     # Weights are good for that, too, if a stranger's file says nonsense of them.
     (first / "metrics.json").write_text('{"training": {"device": ""}}')
@@ -334,6 +336,21 @@ def test_what_follows_a_training_is_a_prior_measurements_and_a_map(
     assert {"normal", "gaussian"} <= figures.priors.keys()
     assert (output / "generated.png").is_file()
     assert len(load_map(output / MAP).points) == 9
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no memory"), ValueError("no prior")])
+def test_what_was_trained_is_kept_where_measuring_it_fails(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(evaluation, "main", fail)
+    output = tmp_path / "out"
+    sentence = f"the trained model is in {output}, to measure it: python -m vae.evaluate {output}"
+    with pytest.raises(SystemExit, match=re.escape(sentence)):
+        train_here(*SMALL, "--data-dir", pictures, "--output", output, "--epochs", 10, "--evaluate")
+    assert_whole(output)
 
 
 def test_json_holds_only_what_json_can(pictures: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from vae.evaluate.measure import (
     measure_scores,
 )
 from vae.evaluate.metrics import pca_mse
-from vae.figures import AttributeMetrics, Figures, PriorMetrics, to_json
+from vae.figures import AttributeMetrics, Figures, PriorMetrics, last_part, to_json
 from vae.files import CARD, GENERATED, SAMPLES, fingerprint, write
 from vae.generate import generate
 from vae.hub import bundled_names, find_model, is_folder
@@ -87,8 +87,11 @@ class Options:
             raise ValueError("--only-scores fits nothing: leave out --fit-prior and --fit-directions")
 
 
-def main(options: Options) -> None:
-    """Fit what is asked for, measure, print, and write. Raises ValueError where options and model don't fit together."""
+def main(options: Options, or_likeliest: bool = False) -> None:
+    """Fit what is asked for, measure, print, and write. Raises ValueError where options and model don't fit together.
+
+    or_likeliest: take the likeliest prior where that which is asked for can't be fitted, or isn't better than N(0, I).
+    """
     folder, device = find_model(options.model), PartialState().device
     figures = Figures.read(folder)
     name = choose_dataset(options, figures)
@@ -106,7 +109,7 @@ def main(options: Options) -> None:
     train, test, num_held_out = load_pictures(name, options, model, figures)
 
     fitted = fit_priors(model, train, num_held_out) if options.fit_prior else []
-    chosen = choose_prior(model, fitted, options)
+    chosen = choose_prior(model, fitted, options, or_likeliest)
     if options.fit_directions:
         fit_directions(model, train, options, has_new_prior=chosen is not None)
 
@@ -159,7 +162,7 @@ def choose_dataset(options: Options, figures: Figures) -> str:
     if options.write:
         if not (is_folder(options.model) or options.model in bundled_names()):
             raise ValueError(f"--write needs a folder of yours, and {options.model} is in the cache of the Hub")
-        if own and name != own:
+        if own and last_part(name or own) != last_part(own):
             raise ValueError(f"{options.model} was trained on {own}: leave out --dataset or --write")
     if name is None or not (name in DATASETS or name.startswith(HUB)):
         raise ValueError(
@@ -193,9 +196,14 @@ def load_pictures(name: str, options: Options, model: VAE, figures: Figures) -> 
     return train, test, default_num_held_out(len(train.images))
 
 
-def choose_prior(model: VAE, fitted: list[FittedPrior], options: Options) -> FittedPrior | None:
+def choose_prior(
+    model: VAE, fitted: list[FittedPrior], options: Options, or_likeliest: bool = False
+) -> FittedPrior | None:
     """Give the model the prior that --prior names, or the likeliest, and return it; None if none was fitted."""
-    chosen = next((row for row in fitted if options.prior in (None, row.name.partition("-")[0])), None)
+    names = [row.name.partition("-")[0] for row in fitted]  # the likeliest first
+    is_good = options.prior in names and names.index(options.prior) <= names.index("normal")
+    wanted = options.prior if is_good or not or_likeliest else None
+    chosen = next((row for name, row in zip(names, fitted, strict=True) if wanted in (None, name)), None)
     if chosen:
         model.prior = chosen.prior
     elif options.prior:

@@ -11,6 +11,7 @@ import tyro
 from torch import Tensor
 
 from vae.data import DATASETS, load_dataset
+from vae.decode import Values
 from vae.figures import Figures
 from vae.files import MAP, fingerprint
 from vae.generate import encode
@@ -20,6 +21,7 @@ from vae.latent_map import MAX_MAPPED, LatentMap, save_map
 from vae.model import VAE
 
 MIN_MAPPED = 5  # pictures
+MAX_VALUES = 256  # of an attribute, that a map can hold; and that can be told apart on it
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Options:
     """Where the files of the dataset are, as for train.py."""
     pictures: int = 2000
     """How many test pictures, the first ones."""
+    pixel_range: Values = "auto"
+    """How pictures of more than 8 bits become 8 bits, as for train.py."""
 
     def __post_init__(self) -> None:
         if not MIN_MAPPED <= self.pictures <= MAX_MAPPED:
@@ -47,18 +51,21 @@ def main(options: Options) -> None:
     if dataset is None or dataset.name not in DATASETS:
         raise ValueError(f"{options.model} doesn't say which of {', '.join(DATASETS)} it was trained on")
     model = VAE.from_pretrained(folder)
+    if model.config.latent_dim < 2:
+        raise ValueError(f"a map needs two latents at least, and {options.model} has one")
     pictures = load_dataset(
         dataset.name,
         options.data_dir,
         "test",
         image_size=model.config.image_size,
         channels=model.config.channels,
+        pixel_range=options.pixel_range,
     )
     images, labels = pictures.images[: options.pictures], pictures.labels[: options.pictures]
     if len(images) < MIN_MAPPED:
         raise ValueError(f"a map needs {MIN_MAPPED} test pictures at least, and there are {len(images)}")
     chart = draw_map(model, images)
-    if pictures.attributes:
+    if pictures.attributes and all(len(values) <= MAX_VALUES for values in pictures.attributes.values()):
         chart = LatentMap(**vars(chart) | {"labels": labels, "attributes": pictures.attributes})
     save_map(chart, folder / MAP, weights=fingerprint(folder))
     print(f"{folder / MAP}: {len(chart.points)} pictures, {(folder / MAP).stat().st_size:,} bytes")

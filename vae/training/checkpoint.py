@@ -43,7 +43,7 @@ DAMAGED = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
 )
 # What may be another when a run goes on: where it stops, and what says nothing of the weights.
-MAY_CHANGE = UNPUBLISHED | {"epochs", "minutes", "checkpoint_minutes", "resume"}
+MAY_CHANGE = UNPUBLISHED | {"epochs", "minutes", "checkpoint_minutes", "resume", "evaluate", "new_pictures"}
 
 
 # --- what moves from step to step ------------------------------------------------------------------------------------

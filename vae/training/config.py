@@ -45,6 +45,8 @@ class TrainConfig:
             raise ValueError(
                 "--evaluate needs a dataset that has a name: measure your own pictures with vae.evaluate.measure"
             )
+        if self.finish.evaluate and self.data.streaming:
+            raise ValueError("--evaluate holds all pictures in memory: leave it or --streaming out")
 
 
 def recipe(dataset: str, init: str | None = None) -> TrainConfig:
@@ -62,8 +64,8 @@ def peek(arguments: list[str] | None) -> argparse.Namespace:
     """Return those options that say what the others are by default."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--dataset", default=DataOptions.dataset)
-    parser.add_argument("--init")
-    parser.add_argument("--resume")
+    for name in ("--init", "--resume"):
+        parser.add_argument(name, type=lambda word: None if word == "None" else word)
     try:
         return parser.parse_known_args(arguments)[0]
     except argparse.ArgumentError:  # the whole parser says it better

@@ -14,20 +14,31 @@ from vae.training.setup import DataOptions
 
 
 def evaluate(folder: Path, options: FinishOptions, data: DataOptions) -> None:
-    """Fit priors and directions to the model in folder, measure it, and draw its map; all of it is written there."""
-    figures = Figures.read(folder)
-    has_prior = figures.training is not None and figures.training.prior == "flow"  # learned with the model
-    evaluation.main(
-        evaluation.Options(
-            model=str(folder),
+    """Fit priors and directions to the model in folder, measure it, and draw its map; all of it is written there.
+
+    Raises ValueError, which says that the model is there, if that can't be done or is interrupted.
+    """
+    name = str(folder.resolve())  # or a bundled model could be meant
+    try:
+        figures = Figures.read(folder)
+        has_prior = figures.training is not None and figures.training.prior == "flow"  # learned with the model
+        measured = evaluation.Options(
+            model=name,
             data_dir=data.data_dir,
             dataset=data.dataset,
             pixel_range=data.pixel_range,
             fit_prior=not has_prior,
             prior=None if has_prior else options.new_pictures,
-            fit_directions=VAE.from_pretrained(folder).directions is not None,
+            fit_directions=VAE.from_pretrained(name).directions is not None,
             write=True,
         )
-    )
-    if data.dataset in DATASETS and figures.test and figures.test.pictures >= latent_map.MIN_MAPPED:
-        latent_map.main(latent_map.Options(model=str(folder), data_dir=data.data_dir))
+        evaluation.main(measured, or_likeliest=True)
+        latent_dim = VAE.from_pretrained(name).config.latent_dim
+        pictures = figures.test.pictures if figures.test else 0
+        if data.dataset in DATASETS and latent_dim > 1 and pictures >= latent_map.MIN_MAPPED:
+            latent_map.main(latent_map.Options(model=name, data_dir=data.data_dir, pixel_range=data.pixel_range))
+    except (ValueError, OSError, RuntimeError, MemoryError, KeyboardInterrupt) as error:
+        why = "stopped while it was measured" if isinstance(error, KeyboardInterrupt) else error
+        raise ValueError(
+            f"{why}; the trained model is in {folder}, to measure it: python -m vae.evaluate {folder} --fit-prior --write"
+        ) from error

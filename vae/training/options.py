@@ -114,8 +114,8 @@ class FinishOptions:
     """Fit priors to the latent vectors of the training pictures, measure new pictures of each, and draw the map, as
     `python -m vae.evaluate --fit-prior --write` and `python -m vae.evaluate.map` do. It takes some minutes."""
     new_pictures: Literal["normal", "gaussian", "mixture", "flow", "attributes"] | None = None
-    """With --evaluate, the prior that new pictures are drawn from: by default the one under which held-out pictures' latent
-    vectors are likeliest."""
+    """With --evaluate, the prior that new pictures are drawn from, if it is better than N(0, I): by default the one under
+    which held-out pictures' latent vectors are likeliest."""
 
 
 def with_options(config: T, options: Mapping[str, Any]) -> T:

@@ -69,12 +69,12 @@ class ModelOptions:
     """The network, and the weights that it begins with."""
 
     latent_dim: int | None = None
-    """Numbers in a latent vector, by default 64, or those of --init. More give sharper reconstructions and a latent
+    """Numbers in a latent vector, by default those of the dataset's recipe, or 64, or those of --init. More give sharper reconstructions and a latent
     space that is harder to sample."""
     width: int | None = None
-    """Channels at the finest resolution, by default 32, or those of --init."""
+    """Channels at the finest resolution, by default those of the recipe, or 32, or those of --init."""
     depth: int | None = None
-    """Residual blocks at each resolution, by default 2, or those of --init."""
+    """Residual blocks at each resolution, by default those of the recipe, or 2, or those of --init."""
     init: str | None = None
     """Start from the weights of this model (a folder, a bundled name or a Hub repo) instead of random ones: to train it
     for longer, or on other pictures."""
