@@ -50,6 +50,7 @@ LATENT_DIM = 64
 CONFIG = VAEConfig(latent_dim=LATENT_DIM, likelihood="spectral")
 WARM_UP = 10  # steps that are not timed: of ours, a graph is captured in them
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
+NAMES = {"no": "float32", "bf16": "bfloat16"}
 LIGHTNING_PRECISION = {"no": "32-true", "bf16": "bf16-mixed"}
 
 Trainer = Callable[[Tensor, int, int, str], float]  # pictures, batch size, steps, precision -> images per second
@@ -302,8 +303,9 @@ def draw(results: dict[int, dict[str, dict[str, float]]], title: str) -> Figure:
     for name in next(iter(results.values())):
         speeds = [row[name]["images_per_second"] for row in results.values()]
         axes.plot(list(results), speeds, marker="o", label=name, linewidth=2.5 if name == "ours" else 1.2)
-    axes.set(xscale="log", yscale="log", xlabel="batch size", ylabel="images/s", title=title)
+    axes.set(xscale="log", xlabel="batch size", ylabel="images/s", ylim=(0, None), title=title)
     axes.set_xticks(list(results), [str(size) for size in results])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -357,7 +359,7 @@ def main(
         output.mkdir(parents=True, exist_ok=True)
         settings = {"hardware": hardware, "precision": precision, "clock": clock, "steps": steps, "rounds": rounds}
         (output / "throughput.json").write_text(json.dumps({**settings, "batch_sizes": results}, indent=2) + "\n")
-        draw(results, f"{hardware}, {precision}").savefig(output / "throughput.png", dpi=80)
+        draw(results, f"Fashion-MNIST, {hardware}, {NAMES[precision]}").savefig(output / "throughput.png", dpi=80)
 
 
 if __name__ == "__main__":

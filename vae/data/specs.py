@@ -97,7 +97,7 @@ DATASETS = {
         model_licence="apache-2.0",
         recipe={
             "latent_dim": 128,
-            "epochs": 14.0,
+            "epochs": 10.0,
             "keep": "last",
             "evaluate": True,
             "new_pictures": "mixture",
