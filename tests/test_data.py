@@ -53,6 +53,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # a closed port
+    # By which urllib remembers the proxies of its first request, for all later ones of this process.
+    monkeypatch.setattr("urllib.request._opener", None)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import TOKEN, Client, Rest
 from hub_server import Hub
@@ -79,10 +77,7 @@ def test_the_command_makes_a_space_that_starts(hub: Hub, tmp_path: Path) -> None
             pytest.fail("".join(said))
         rest = Rest(page)
         try:
-            shown = ""
-            while not shown and page.poll() is None:  # the address is printed a moment before somebody listens
-                with contextlib.suppress(urllib.error.URLError):
-                    shown = urllib.request.urlopen(f"{address[0]}/config", timeout=60).read().decode()
+            shown = httpx.get(f"{address[0]}/config", timeout=60).raise_for_status().text
         finally:
             written = rest.end()
     assert page.returncode == 0, written
