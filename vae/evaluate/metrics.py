@@ -13,8 +13,8 @@ from vae.config import Likelihood
 from vae.model import DiagonalGaussian
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse & Salakhutdinov 2016, section 5.2
-PCA_NUMBERS = 100_000_000  # pixel values that PCA is fitted to at most, if a picture has more than SMALL: 400 MB
-SMALL = 1000
+PCA_NUMBERS = 100_000_000  # pixel values that PCA is fitted to at most
+SMALL = 3072  # pixel values of pictures whose covariance is computed, in memory that doesn't grow with their number
 
 
 def bits_per_dimension(elbo: float, dimensions: int, likelihood: Likelihood) -> float | None:
@@ -138,7 +138,9 @@ def pca_mse(train: Tensor, test: Tensor, components: int) -> float:
 
     PCA is the best linear autoencoder of the same size: a VAE should do better.
     """
-    mean, directions = (_principal if train[0].numel() <= SMALL else _principal_of_some)(train, components)
+    train = train[:: math.ceil(train.numel() / PCA_NUMBERS)]
+    is_covariance_smaller = train[0].numel() <= min(SMALL, len(train))
+    mean, directions = (_principal if is_covariance_smaller else _principal_at_once)(train, components)
     squared_error = 0.0
     for part in test.flatten(1).split(1000):
         x = part.cpu().float() / 255 - mean
@@ -147,11 +149,11 @@ def pca_mse(train: Tensor, test: Tensor, components: int) -> float:
 
 
 def _principal(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Return the mean, (F,), and the principal directions, (F, components), of all pictures, a few at a time."""
+    """Return the mean, (F,), and the principal directions, (F, components), of pictures, a few at a time."""
     features = train[0].numel()
     total, squares = torch.zeros(features).double(), torch.zeros(features, features).double()
-    for part in train.flatten(1).split(1000):
-        x = part.cpu().float() / 255
+    for part in train.split(1000):
+        x = part.flatten(1).cpu().float() / 255
         total += x.sum(dim=0)
         squares += x.T @ x
     mean = total / len(train)
@@ -159,12 +161,11 @@ def _principal(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
     return mean.float(), vectors[:, -min(components, len(train)) :].float()
 
 
-def _principal_of_some(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Return the same of as many pictures as PCA_NUMBERS allows: for those whose covariance is too large."""
+def _principal_at_once(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Return the same, from all pictures at once: for few, or such whose covariance is large."""
     from sklearn.decomposition import PCA  # of the extra `train`
 
-    step = math.ceil(train.numel() / PCA_NUMBERS)
-    fitted = train[::step].cpu().flatten(1).numpy().astype(np.float32)
+    fitted = train.cpu().flatten(1).numpy().astype(np.float32)
     fitted /= 255
     pca = PCA(min(components, *fitted.shape), copy=False, random_state=0).fit(fitted)
     return torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_.T.copy())
