@@ -37,27 +37,19 @@ from vae.model import VAE, VAEOutput
 from vae.prior import Flow, StandardNormal
 from vae.training.bound import measure_bound
 from vae.training.checkpoint import TrainingState, load_checkpoint, stored_config, to_plain
-from vae.training.config import (
-    DataOptions,
-    FinishOptions,
-    LossOptions,
-    ModelOptions,
-    OptimizerOptions,
-    OutputOptions,
-    RunOptions,
-    TrainConfig,
-    peek,
-    recipe,
-)
+from vae.training.config import TrainConfig, peek, recipe
 from vae.training.failures import OUT_OF_MEMORY_ADVICE, is_out_of_memory
 from vae.training.finish import evaluate
 from vae.training.optim import EMA, make_optimizer, ramp, schedule, set_learning_rate
-from vae.training.output import Output
+from vae.training.options import FinishOptions, LossOptions, OptimizerOptions, RunOptions
+from vae.training.output import Output, OutputOptions
 from vae.training.processes import act_as_one
 from vae.training.push import push, push_command
 from vae.training.run import Run
 from vae.training.setup import (
     LATENT_DIM,
+    DataOptions,
+    ModelOptions,
     Split,
     fit_shape,
     initial_figures,

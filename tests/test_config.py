@@ -7,7 +7,9 @@ import pytest
 from vae.data import DATASETS
 from vae.figures import published_command
 from vae.training.checkpoint import options_of, to_plain
-from vae.training.config import DataOptions, FinishOptions, ModelOptions, TrainConfig, peek, recipe
+from vae.training.config import TrainConfig, peek, recipe
+from vae.training.options import FinishOptions
+from vae.training.setup import DataOptions, ModelOptions
 
 
 @pytest.mark.parametrize("name", DATASETS)

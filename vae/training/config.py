@@ -10,19 +10,6 @@ from vae.training.options import FinishOptions, LossOptions, OptimizerOptions, R
 from vae.training.output import OutputOptions
 from vae.training.setup import DataOptions, ModelOptions
 
-__all__ = [
-    "DataOptions",
-    "FinishOptions",
-    "LossOptions",
-    "ModelOptions",
-    "OptimizerOptions",
-    "OutputOptions",
-    "RunOptions",
-    "TrainConfig",
-    "peek",
-    "recipe",
-]
-
 
 @dataclass
 class TrainConfig:
