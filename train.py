@@ -59,7 +59,7 @@ from vae.training.setup import (
     load_split,
     make_accelerator,
 )
-from vae.training.speed import choose_speed, compile_with
+from vae.training.speed import choose_speed, compile_with, name_of
 from vae.training.step import GraphedStep
 from vae.training.threads import choose_threads
 
@@ -237,7 +237,7 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
         pictures=len(split.train),
         validation_pictures=len(split.held_out),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        device=accelerator.device.type,
+        device=name_of(accelerator.device),
         processes=accelerator.num_processes,
         mixed_precision=accelerator.mixed_precision,
         seed=config.run.seed,

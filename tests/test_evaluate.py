@@ -167,6 +167,7 @@ def test_without_a_classifier_one_is_trained_for_attributes_and_new_pictures_are
     monkeypatch.setattr(vae.evaluate.__main__, "CLASSIFIERS", ())
     monkeypatch.setattr(vae.evaluate.features, "MIN_STEPS", 60)
     monkeypatch.setattr(vae.evaluate.fit, "PICTURES_PER_COMPONENT", 10)
+    monkeypatch.setattr(vae.evaluate.fit, "PICTURES_PER_DIMENSION", 1)
     figures = run(folder, fit_prior=True, prior="mixture", fit_directions=True, write=True)
     out = capsys.readouterr().out
     assert "no classifier knows mnist: one is trained" in out
@@ -288,6 +289,21 @@ def test_evaluate_measures_reconstructions_from_the_sample_as_from_the_mean() ->
     assert figures.ssim == pytest.approx(ssim(mean_picture, x).mean().item(), rel=1e-4)
     assert figures.sample_ssim == pytest.approx(ssim(output.reconstruction, x).mean().item(), rel=1e-4)
     assert figures.sample_mse == pytest.approx((output.reconstruction - x).square().mean().item(), rel=1e-4)
+
+
+def test_a_mixture_has_five_pictures_for_each_dimension_of_a_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a covariance to learn: with fewer, held-out latents became less likely."""
+    pictures = Pictures(torch.zeros(2200, 1, 28, 28, dtype=torch.uint8), torch.empty(2200, 0, dtype=torch.int64), {})
+    monkeypatch.setattr(
+        Flow, "fit", lambda z: Flow(z.shape[1], 1, 4).requires_grad_(False)
+    )  # which is not what is tested
+    for latent_dim, components in ((4, 40), (20, 20), (100, 4)):
+        posterior = DiagonalGaussian(
+            torch.randn(2200, latent_dim, generator=torch.Generator().manual_seed(0)),
+            torch.full((2200, latent_dim), -1.0),
+        )
+        names = {row.name for row in compare_priors(posterior, pictures, 200)}
+        assert f"mixture-{components}" in names
 
 
 def test_the_prior_that_fits_best_comes_first_and_tightens_the_bounds() -> None:

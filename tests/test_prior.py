@@ -105,6 +105,24 @@ def test_the_mixture_scores_as_scikit_learn_and_torch_do() -> None:
     torch.testing.assert_close(ours.log_prob(z), MixtureSameFamily(Categorical(ours.weights), components).log_prob(z))
 
 
+def test_a_mixture_fitted_to_posteriors_is_that_of_endless_samples_of_each() -> None:
+    mean, std = two_moons(500), torch.rand(500, 3, generator=seeded(5)) + 0.1
+    endless = (mean + std * torch.randn(400, 500, 3, generator=seeded(6))).flatten(0, 1)
+    single = GaussianMixture.fit(mean, components=1, variance=std.square())
+    covariance = single.scale_tril[0] @ single.scale_tril[0].T
+    torch.testing.assert_close(covariance, torch.cov(endless.T), rtol=0.02, atol=0.02)  # of 200,000 samples
+    several, sampled = (GaussianMixture.fit(z, 4, variance=v) for z, v in ((mean, std.square()), (endless, None)))
+    ours, theirs = (prior.log_prob(endless).mean().item() for prior in (several, sampled))
+    # Not quite: a posterior belongs to components as a whole, each of its samples could belong to another.
+    assert single.log_prob(endless).mean().item() < ours <= theirs + 0.01
+    assert ours > theirs - 0.1
+
+
+def test_a_mixture_needs_a_vector_for_each_component() -> None:
+    with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=4"):
+        GaussianMixture.fit(torch.zeros(3, 2), components=4)
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_a_mixture_fits_latents_of_any_scale_that_leave_dimensions_empty(scale: float) -> None:
     z = scale * torch.randn(2000, 5, generator=seeded()) @ torch.randn(5, 16, generator=seeded(1))

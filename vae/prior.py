@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,9 +22,10 @@ from torch import Tensor, nn
 
 from vae.files import MAX_PRIOR_NUMBERS, PRIOR, parse_metadata, read_tensors, write_tensors
 
-CHUNK = 2000  # latent vectors that a mixture draws or scores at once, which bounds the memory
+CHUNK = 250  # latent vectors that a mixture draws or scores at once: more memory would be asked for anew each time
 MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
 MAX_ROUNDS = 30  # of expectation-maximization
+MIN_GAIN = 1e-3  # nats per vector, for another round
 SHARES = 0.0, 0.1, 0.2, 0.3, 0.5  # of what all components have in common, to try in each covariance
 ROUNDNESS = 0.0, 0.03, 0.1, 0.3, 0.6, 1.0  # of the covariance of N(0, I), to try in all of them
 FACTORS = 1.0, 1.03, 1.06, 1.1, 1.2, 1.4, 1.7  # to try all covariances by
@@ -118,16 +118,21 @@ class GaussianMixture(Prior):
         return self.means[k] + temperature * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return torch.cat([self._log_joint(part).logsumexp(dim=1) for part in z.split(CHUNK)])
+        return self._log_joint(z).logsumexp(dim=1)
 
-    def _log_joint(self, z: Tensor) -> Tensor:
-        """Compute log w_k + log N(z; μ_k, L_k L_kᵀ), (B, D) -> (B, K)."""
+    def _log_joint(self, z: Tensor, variance: Tensor | None = None) -> Tensor:
+        """Compute log w_k + log N(z; μ_k, L_k L_kᵀ), (B, D) -> (B, K); with variance, its mean over N(z, variance)."""
         identity = torch.eye(z.shape[1], device=z.device)
         whiten = torch.linalg.solve_triangular(self.scale_tril, identity, upper=False)  # (K, D, D)
         centres = (whiten @ self.means[:, :, None])[:, :, 0]  # (K, D)
-        white = (z @ whiten.flatten(0, 1).T).unflatten(1, centres.shape) - centres  # (B, K, D)
-        log_normal = -0.5 * (white.square() + math.log(2 * math.pi)).sum(dim=2)
-        return log_normal - self.scale_tril.diagonal(dim1=1, dim2=2).log().sum(dim=1) + self.weights.log()
+        log_weight = self.weights.log() - self.scale_tril.diagonal(dim1=1, dim2=2).log().sum(dim=1)  # (K,)
+        log_weight = log_weight - 0.5 * math.log(2 * math.pi) * z.shape[1]
+        rows = []
+        for part in z.split(CHUNK):
+            white = (part @ whiten.flatten(0, 1).T).unflatten(1, centres.shape) - centres  # (B, K, D)
+            rows.append(log_weight - 0.5 * white.square().sum(dim=2))
+        joint = torch.cat(rows)
+        return joint if variance is None else joint - 0.5 * variance @ whiten.square().sum(dim=1).T
 
     @staticmethod
     def numbers(latent_dim: int, components: int) -> int:
@@ -135,22 +140,46 @@ class GaussianMixture(Prior):
         return components * (1 + latent_dim + latent_dim**2)
 
     @classmethod
-    def fit(cls, z: Tensor, components: int = 100, seed: int = 0) -> GaussianMixture:
-        """Fit a mixture to samples of the aggregate posterior, (N, D), by expectation-maximization; it is on the CPU."""
-        from sklearn.exceptions import ConvergenceWarning  # here: sampling and scoring have no need of it
-        from sklearn.mixture import GaussianMixture as Mixture
+    def fit(cls, z: Tensor, components: int = 100, seed: int = 0, *, variance: Tensor | None = None) -> GaussianMixture:
+        """Fit a mixture to vectors, (N, D), by expectation-maximization on their device.
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # after so many rounds little is left to gain
-            # No less than what float32 can tell from rounding, whatever the scale of the latents.
-            reg_covar = max(MIN_VARIANCE, 1e-5 * z.var(dim=0).max().item())
-            mixture = Mixture(components, reg_covar=reg_covar, random_state=seed, max_iter=MAX_ROUNDS)
-            fitted = mixture.fit(z.cpu().numpy())
-        prior = cls(z.shape[1], components)
-        prior.weights.copy_(torch.from_numpy(fitted.weights_))
-        prior.means.copy_(torch.from_numpy(fitted.means_))
-        prior.scale_tril.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_).double()))
+        variance: (N, D); then z are the means of as many Gaussians, such as posteriors, and the mixture is fitted to these
+            themselves, as if each had been sampled without end: what a single sample adds by chance isn't learnt.
+        Raises ValueError if there are fewer vectors than components.
+        """
+        from sklearn.cluster import KMeans  # here: sampling and scoring have no need of it
+
+        # No less than what float32 can tell from rounding, whatever the scale of the latents.
+        ridge = max(MIN_VARIANCE, 1e-5 * z.var(dim=0).max().item())
+        labels = KMeans(components, n_init=1, random_state=seed).fit(z.cpu().numpy()).labels_
+        nearest = nn.functional.one_hot(torch.from_numpy(labels).long(), components).to(z)  # (N, K)
+        prior = cls(z.shape[1], components).to(z.device)
+        prior._maximize(z, variance, nearest, ridge)
+        bound = -math.inf
+        for _ in range(MAX_ROUNDS):
+            joint = prior._log_joint(z, variance)
+            prior._maximize(z, variance, joint.softmax(dim=1), ridge)
+            before, bound = bound, joint.logsumexp(dim=1).mean().item()
+            if bound - before < MIN_GAIN:  # little is left to gain
+                break
         return prior
+
+    def _maximize(self, z: Tensor, variance: Tensor | None, shares: Tensor, ridge: float) -> None:
+        """Set the Gaussians to those that are likeliest where (N, K) shares say what belongs to which component."""
+        sizes = shares.sum(dim=0).clamp(min=1e-6)  # (K,)
+        self.weights = sizes / sizes.sum()
+        self.means = shares.T @ z / sizes[:, None]
+        covariances = []
+        for k, size in enumerate(sizes):
+            own = shares[:, k].nonzero()[:, 0]
+            share, centred = shares[own, k, None], z[own] - self.means[k]
+            covariance = (share * centred).T @ centred
+            if variance is not None:
+                covariance += torch.diag((share * variance[own]).sum(dim=0))
+            covariances.append(covariance / size)
+        self.scale_tril = torch.linalg.cholesky(
+            torch.stack(covariances) + ridge * torch.eye(z.shape[1], device=z.device)
+        )
 
     def calibrate(self, z: Tensor) -> GaussianMixture:
         """Let latent vectors that it was not fitted to, (N, D), say how wide its components should be; returns itself.

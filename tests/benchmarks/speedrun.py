@@ -21,6 +21,7 @@ from vae.evaluate.features import load_classifier
 from vae.evaluate.fit import default_num_held_out
 from vae.evaluate.measure import encode_images, measure_generation
 from vae.figures import Figures
+from vae.training.speed import name_of
 
 DATASET = "fashion-mnist"
 TARGETS = {"reconstruction": 0.578, "prior": 0.570}  # of the bundled model, which took 68 minutes on CPU cores
@@ -96,13 +97,6 @@ def main(
         print(f"Fréchet distance of {names[name]}: {reached[name]:.3f}, target {target:.3f} {verdict}")
     if any(reached[name] > target for name, target in TARGETS.items()):
         sys.exit("the targets are not reached: train for more --epochs")
-
-
-def name_of(device: torch.device) -> str:
-    """Name the hardware."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def measure_edits(
         classifier = load_classifier(name)
     else:
         print(f"no classifier knows {name}: one is trained on its training pictures")
-        classifier = train_classifier(train, mirror=False)
+        classifier = train_classifier(train, mirror=False, device=model.log_scale.device)
     return measure_attributes(model, classifier.to(model.log_scale.device), test)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -114,11 +115,14 @@ def _parts(network: nn.Module, x: Tensor) -> Iterator[Tensor]:
         yield to_unit(part) if part.dtype == torch.uint8 else part
 
 
-def train(pictures: Pictures, *, mirror: bool, epochs: int = EPOCHS, seed: int = 0) -> Classifier:
+def train(
+    pictures: Pictures, *, mirror: bool, epochs: int = EPOCHS, seed: int = 0, device: torch.device | str = "cpu"
+) -> Classifier:
     """Train a classifier on pictures and their labels, and return it in `eval()`.
 
     mirror: augment by mirroring half of the pictures, instead of moving them by up to a pixel.
     epochs: for few pictures there are more, to reach MIN_STEPS steps.
+    device: to train on; the classifier is there.
     The same seed gives the same classifier on the same machine.
     """
     from tqdm import trange
@@ -127,16 +131,17 @@ def train(pictures: Pictures, *, mirror: bool, epochs: int = EPOCHS, seed: int =
     batch_size = min(BATCH_SIZE, len(pictures.images))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _new_classifier(channels, image_size, pictures.attributes).to(memory_format=torch.channels_last)
+        network = _new_classifier(channels, image_size, pictures.attributes)
+        network = network.to(memory_format=torch.channels_last).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
         steps = len(pictures.images) // batch_size
         epochs = max(epochs, math.ceil(MIN_STEPS / steps))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=epochs * steps)
         for _ in trange(epochs, desc="epochs", disable=None):
             for batch in torch.randperm(len(pictures.images))[: steps * batch_size].split(batch_size):
-                x, labels = to_unit(pictures.images[batch]), pictures.labels[batch]
+                x, labels = to_unit(pictures.images[batch].to(device)), pictures.labels[batch].to(device)
                 if mirror:
-                    x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3))
+                    x = torch.where(torch.rand(len(x), 1, 1, 1).to(device) < 0.5, x, x.flip(3))
                 else:
                     x = x.roll(torch.randint(-1, 2, (2,)).tolist(), dims=(2, 3))
                 if channels > 1:
@@ -162,11 +167,14 @@ def main(
         data_dir: Where the files of the dataset are, as for train.py.
         epochs: Passes over the training pictures.
     """
-    network = train(load_dataset(dataset, data_dir, "train"), mirror=dataset == "fashion-mnist", epochs=epochs).half()
+    pictures, device = load_dataset(dataset, data_dir, "train"), PartialState().device
+    network = train(pictures, mirror=dataset == "fashion-mnist", epochs=epochs, device=device).half()
     test = load_dataset(dataset, data_dir, "test")
     each = accuracy(network.float(), test)
     mean = each.mean().item()
-    tensors = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+    tensors = {
+        key: value.half() if value.is_floating_point() else value for key, value in network.cpu().state_dict().items()
+    }
     tensors = {key: value.contiguous() for key, value in tensors.items()}
     save_file(tensors, FOLDER / f"{dataset}.safetensors", metadata={"dataset": dataset, "accuracy": f"{mean:.4f}"})
     for name, value in zip(test.attributes, each.tolist(), strict=True):

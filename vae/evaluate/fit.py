@@ -18,9 +18,10 @@ from vae.model import VAE, DiagonalGaussian
 from vae.prior import Flow, GaussianMixture, Prior, StandardNormal
 
 MAX_HELD_OUT = 2000  # training pictures: a tenth of them is held out, and no more than this
-DRAWS = 4  # samples of each posterior that a flow is fitted to, and that priors are compared by; a mixture needs one
-COMPONENTS = 100  # of a mixture, at most
+DRAWS = 4  # samples of each posterior that a flow is fitted to, and that priors are compared by
+COMPONENTS = 200  # of a mixture, at most
 PICTURES_PER_COMPONENT = 50  # at least
+PICTURES_PER_DIMENSION = 5  # of a component, at least: it has a covariance to learn
 CHANCE = 0.01  # that a prior which is no better than N(0, I) is taken for better
 
 
@@ -46,10 +47,20 @@ def fit_priors(model: VAE, pictures: Pictures, num_held_out: int, components: in
     The last num_held_out training pictures, which train.py held out, too, are those held out here, or the last third
     where that is more and there are few.
     """
-    posterior = encode_images(model, pictures.images)
+    device = _with_double_precision(model.log_scale.device)
+    posterior = DiagonalGaussian(*(part.to(device) for part in encode_images(model, pictures.images)))
     return compare_priors(
         posterior, pictures, max(num_held_out, min(MAX_HELD_OUT, len(pictures.images) // 3)), components
     )
+
+
+def _with_double_precision(device: torch.device) -> torch.device:
+    """Return the device, or the CPU in place of one without double precision, as Apple's are."""
+    try:
+        torch.zeros((), dtype=torch.float64, device=device)
+    except TypeError:
+        return torch.device("cpu")
+    return device
 
 
 def compare_priors(
@@ -57,22 +68,24 @@ def compare_priors(
 ) -> list[FittedPrior]:
     """Fit a Gaussian, a mixture, a flow and, if pictures have labels, `AttributePrior`; rank them and N(0, I).
 
-    posterior: of pictures, (N, D). Of the last num_held_out of them, the first half calibrates the Gaussian and the mixture, the
-        second half ranks the priors, so that none is ranked by what it was fitted to.
-    components: of the mixture, at most; each has at least PICTURES_PER_COMPONENT pictures.
+    posterior: of pictures, (N, D), on the device to compute on. Of the last num_held_out of them, the first half calibrates the
+        Gaussian and the mixture, the second half ranks the priors, so that none is ranked by what it was fitted to.
+    components: of the mixture, at most: fewer for few pictures, or many dimensions.
 
     The prior comes first under which the latent vectors of the second half are likeliest, but N(0, I) comes before those
     that aren't better by more than chance explains (a t-test of the differences, picture by picture).
     """
     pictures_fitted, latent_dim = len(posterior.mean) - num_held_out, posterior.mean.shape[1]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(posterior.mean.device).manual_seed(0)
     draws = torch.stack([posterior.sample(generator) for _ in range(DRAWS)])  # (DRAWS, N, D)
     z, calibrating, ranking = draws.split([pictures_fitted, num_held_out // 2, num_held_out - num_held_out // 2], dim=1)
     most = MAX_PRIOR_NUMBERS // GaussianMixture.numbers(latent_dim, 1)
-    components = min(components, pictures_fitted // PICTURES_PER_COMPONENT, most)
+    enough = max(PICTURES_PER_COMPONENT, PICTURES_PER_DIMENSION * latent_dim)
+    components = min(components, pictures_fitted // enough, most)
+    known = DiagonalGaussian(posterior.mean[:pictures_fitted], posterior.logvar[:pictures_fitted])
 
     def mixture(components: int) -> Prior:
-        return GaussianMixture.fit(z[0], components).calibrate(calibrating[0])
+        return GaussianMixture.fit(known.mean, components, variance=known.logvar.exp()).calibrate(calibrating[0])
 
     fits: dict[str, Callable[[], Prior]] = {"normal": lambda: StandardNormal(latent_dim)}
     if pictures_fitted > 1 and calibrating.shape[1] > 0:
@@ -82,12 +95,12 @@ def compare_priors(
     if latent_dim > 1:
         fits["flow"] = partial(Flow.fit, z.flatten(0, 1))
     if 0 < len(pictures.attributes) <= latent_dim:
-        known = DiagonalGaussian(posterior.mean[:pictures_fitted], posterior.logvar[:pictures_fitted])
         named = pictures._replace(labels=pictures.labels[:pictures_fitted])
         fits["attributes"] = lambda: AttributePrior(_fit_directions(known, named))
-    priors = {name: fit() for name, fit in fits.items()}
+    priors = {name: fit().cpu() for name, fit in fits.items()}
     scores = {
-        name: torch.stack([prior.log_prob(draw) for draw in ranking]).mean(dim=0) for name, prior in priors.items()
+        name: torch.stack([prior.log_prob(draw) for draw in ranking.cpu()]).mean(dim=0)
+        for name, prior in priors.items()
     }
     rows = [FittedPrior(name, prior, scores[name].mean().item()) for name, prior in priors.items()]
 
@@ -111,11 +124,12 @@ def _is_higher(scores: Tensor, others: Tensor) -> bool:
 
 
 def directions_of(model: VAE, pictures: Pictures) -> AttributeModel | None:
-    """Fit what labels say to encoded pictures, on the model's device; None if they have no labels."""
+    """Fit what labels say to encoded pictures; None if they have no labels."""
     if not pictures.attributes:
         return None
     return _fit_directions(encode_images(model, pictures.images), pictures)
 
 
 def _fit_directions(posterior: DiagonalGaussian, pictures: Pictures) -> AttributeModel:
-    return fit_attributes(posterior.mean, pictures.labels, pictures.attributes, posterior.logvar.exp().mean(dim=0))
+    mean, variance = posterior.mean.cpu(), posterior.logvar.exp().mean(dim=0).cpu()
+    return fit_attributes(mean, pictures.labels.cpu(), pictures.attributes, variance)

@@ -38,6 +38,7 @@ from vae.prior import Prior, StandardNormal
 
 CHUNK = 500  # pictures at once, which bounds the memory
 COLUMNS = 16  # pictures in a row of samples.png
+SAMPLES_SIDE = 1000  # pixels a side that samples.png is enlarged to: digits twice
 MIN_COMPARED = 5  # pictures: precision and recall need three nearest neighbours of each
 EDITED = 2000  # test pictures whose attributes are edited
 
@@ -248,7 +249,7 @@ def draw_samples(model: VAE, images: Tensor) -> Image.Image:
     if not isinstance(model.prior, StandardNormal):
         rows.append(generate(model, range(2 * COLUMNS)))
     sheet = grid(torch.cat(rows), columns=len(x))
-    return enlarge(sheet, 2 * max(sheet.size))
+    return enlarge(sheet, max(SAMPLES_SIDE, *sheet.size))
 
 
 # --- attributes -----------------------------------------------------------------------------------------------------

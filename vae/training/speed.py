@@ -38,6 +38,11 @@ class Speed(NamedTuple):
         return {"mixed_precision": self.mixed_precision, "compile": "on" if self.compile else "off"}
 
 
+def name_of(device: torch.device) -> str:
+    """Name the hardware, as the figures of a training do."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def choose_speed(
     options: OptimizerOptions,
     run: RunOptions,
