@@ -9,7 +9,7 @@ import torch
 from conftest import small_model
 from torch.distributions import Normal
 
-from vae import VAE, Flow, GaussianMixture, StandardNormal, encode, generate, reconstruct, score
+from vae import VAE, Flow, GaussianMixture, StandardNormal, encode, generate, reconstruct, score, typicality
 from vae.data import load_examples
 from vae.evaluate.features import load_classifier
 from vae.generate import CHUNK as ENCODED_AT_ONCE
@@ -150,6 +150,15 @@ def test_a_score_tells_the_strange_from_the_familiar_and_tightens_with_samples()
     assert score(digits, known, samples=20).mean() > score(digits, known).mean() + 1
     strange = to_unit(load_examples("fashion-mnist").images[:40])
     assert score(digits, known).median() > score(digits, strange).max()
+
+
+def test_typicality_is_the_density_of_prior_and_posterior_at_the_mean(model: VAE) -> None:
+    x = torch.rand(6, 1, 28, 28)
+    posterior = encode(model, x)
+    for prior in (StandardNormal(), GaussianMixture(6, 3)):
+        model.prior = prior
+        density = Normal(posterior.mean, posterior.std).log_prob(posterior.mean).sum(dim=1)
+        torch.testing.assert_close(typicality(model, x), prior.log_prob(posterior.mean) + density)
 
 
 def test_standard_normal_scores_and_samples() -> None:

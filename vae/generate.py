@@ -92,13 +92,15 @@ def score(model: VAE, x: Tensor, samples: int = 1, generator: torch.Generator | 
 
 
 def typicality(model: VAE, x: Tensor) -> Tensor:
-    """Compute the log-density of the posterior means of pictures under the model's own prior, (n, C, H, W) -> (n,) in nats.
+    """Say how usual the latents of pictures are for the model's own prior, log p(z) + log q(z|x) at the mean of q, in nats.
 
-    A decoder may draw a picture well that is nothing of what it was trained on: digits are simple for a model of garments,
-    and their ELBO is high. But the encoder puts them where no garment lies.
+    (n, C, H, W) -> (n,). A decoder may draw a picture well that is nothing of what it was trained on: digits are simple for
+    a model of garments, and their ELBO is high. But the encoder puts them where no garment lies, and log p(z) is low. It is
+    low, too, for garments with much detail, whose posteriors are narrow: for these, log q(z|x) makes up.
     """
-    mean = encode(model, x).mean
-    return model.prior.log_prob(mean.to(next(iter(model.prior.buffers()), mean).device))
+    posterior = encode(model, x)
+    device = next(iter(model.prior.buffers()), posterior.mean).device
+    return model.prior.log_prob(posterior.mean.to(device)) + posterior.log_prob(posterior.mean).to(device)
 
 
 @contextmanager
