@@ -102,3 +102,33 @@ def test_the_published_likelihoods_are_those_of_the_table(path: Path) -> None:
         line for line in SCRIPT.with_name("README.md").read_text(encoding="utf-8").splitlines() if written in line
     )
     assert row.startswith("| ours, N(0, I)" if training.prior == "normal" else "| ours, learned flow")
+
+
+# --- the second classifier ---
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load(SCRIPT.with_name("second_classifier.py"), monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_the_second_classifier_knows_what_it_was_trained_on(second: ModuleType, name: str) -> None:
+    images, labels, _ = load_examples(name)
+    network = second.load_second(name, torch.device("cpu"))
+    with torch.no_grad():
+        predicted = network.head(second.features(network, images)).argmax(dim=1)
+    assert (predicted == labels[:, 0]).float().mean() > 0.85
+
+
+@pytest.mark.parametrize("components", [None, 2])
+def test_the_second_classifier_judges_beside_the_first(
+    second: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], components: int | None
+) -> None:
+    small_model().save_pretrained(tmp_path)
+    Figures(dataset=describe_dataset("mnist")).write(tmp_path)
+    second.compare([tmp_path], components=components)
+    header, _, row = capsys.readouterr().out.splitlines()
+    assert header.count("|") == row.count("|") == 7
+    for both in row.split("|")[3:7]:
+        assert all(float(distance) > 1 for distance in both.split(" / "))  # an untrained model's pictures are none
