@@ -16,7 +16,7 @@ from vae.data.avatars import ATTRIBUTES, BACKGROUND, PACKAGES, draw, load_avatar
 
 # SHA-256 of the pixels of seeds 0 to 15 as these versions of the packages draw them.
 DRAWN: dict[tuple[str, ...], str] = {
-    ("10.7.0", "10.6.0", "0.5.0", "12.3.0"): "c33d93c540be2fc2d1735955d042bc2339525bd46c9b8e937b304573c760427c"
+    ("10.7.0", "10.6.0", "0.5.0", "12.3.0"): "d792cec3bd5bdddfe397d35383edac03e4bdd786bb81d409da62769992c38aad"
 }
 
 
@@ -52,11 +52,11 @@ def test_an_avatar_shows_what_its_labels_say() -> None:
     foreheads: dict[int, list[np.ndarray]] = {}
     for seed in range(40):
         pixels, labels = draw(seed)
-        assert pixels.shape == (3, 64, 64)
+        assert pixels.shape == (3, 128, 128)
         assert pixels.dtype == np.uint8
         assert all(0 <= label < len(values) for label, values in zip(labels, ATTRIBUTES.values(), strict=True))
         assert "#" + bytes(pixels[:, 0, 0]).hex() == BACKGROUND
-        foreheads.setdefault(labels[skin], []).append(pixels[:, 24:30, 32].mean(axis=1))  # between the eyes
+        foreheads.setdefault(labels[skin], []).append(pixels[:, 48:60, 64].mean(axis=1))  # between the eyes
     brightness = [np.median([forehead.mean() for forehead in foreheads[value]]) for value in range(5)]
     assert brightness == sorted(brightness)
 
@@ -64,7 +64,7 @@ def test_an_avatar_shows_what_its_labels_say() -> None:
 @pytest.mark.usefixtures("small_shards")
 def test_what_was_drawn_is_kept_and_what_is_missing_or_damaged_is_drawn(tmp_path: Path, drawn_here: list[int]) -> None:
     images, labels = load_avatars(tmp_path, range(2, 11))
-    assert images.shape == (9, 3, 64, 64)
+    assert images.shape == (9, 3, 128, 128)
     assert labels.shape == (9, len(ATTRIBUTES))
     assert drawn_here == [0, 4, 8]
     for row, seed in enumerate(range(2, 11)):
@@ -99,7 +99,7 @@ def test_all_cores_draw(tmp_path: Path) -> None:
 
 def test_the_examples_are_of_the_test_set() -> None:
     images, labels, attributes = load_examples("avatars")
-    assert images.shape == (48, 3, 64, 64)
+    assert images.shape == (48, 3, 128, 128)
     assert attributes == ATTRIBUTES
     pixels, expected = draw(100_003)
     assert labels[3].tolist() == expected

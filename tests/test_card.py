@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
 from vae.card import model_card
+from vae.data import DATASETS
 from vae.figures import DatasetFacts, Figures
 from vae.files import read_config
 from vae.hub import bundled_names
@@ -73,7 +74,7 @@ def test_the_card_of_a_folder_says_only_its_last_part(tmp_path: Path) -> None:
 
 
 def test_a_strangers_texts_do_not_break_out_of_the_card() -> None:
-    figures, hostile = Figures.read(FASHION), "[x](http://evil)<img>\n\n# Title |{{ 7 * 7 }}"
+    figures, hostile = Figures.read(FASHION), "[x](http://evil)<img>\n\n# Title |{{ 7919 * 7907 }}"
     assert figures.training is not None
     assert figures.generation is not None
     facts = DatasetFacts(name=hostile, title=hostile, source=hostile, licence=hostile, model_licence=hostile)
@@ -87,11 +88,11 @@ def test_a_strangers_texts_do_not_break_out_of_the_card() -> None:
     )
     card = model_card(OURS, replace(read_config(FASHION), attribution=hostile), changed, ())
     _, _, body = card.split("---\n", 2)
-    assert r"minutes on \[x\](http://evil)&lt;img&gt; \# Title \|{{ 7 * 7 }}" in body.replace(r"\*", "*")
-    assert "`x[x](http://evil)<img> # Title |{{ 7 * 7 }}` (" in body  # as code, in which nothing counts
+    assert r"minutes on \[x\](http://evil)&lt;img&gt; \# Title \|{{ 7919 * 7907 }}" in body.replace(r"\*", "*")
+    assert "`x[x](http://evil)<img> # Title |{{ 7919 * 7907 }}` (" in body  # as code, in which nothing counts
     assert "\n# Title" not in body
     assert body.count("<img>") == 1
-    assert "49" not in body.replace("0.49", "")
+    assert "62615533" not in body
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,11 @@ def test_figures_agree_with_one_another(name: str) -> None:
     assert test.psnr == pytest.approx(-10 * math.log10(test.mse))
     assert test.sample_psnr == pytest.approx(-10 * math.log10(test.sample_mse))
     assert test.pca_mse is not None
-    assert test.mse < test.sample_mse < test.pca_mse
+    assert test.mse < test.sample_mse
+    if DATASETS[name].recipe.get("beta", 1.0) == 1:
+        assert test.sample_mse < test.pca_mse
+    else:  # pictures are given up for latents that can be named: fewer numbers than PCA's carry them
+        assert test.active_units < read_config(Path("weights") / name).latent_dim
     assert latents.kl == pytest.approx(test.kl, rel=1e-5) == latents.mutual_information + latents.marginal_kl
     assert likelihood.elbo < likelihood.bound
     assert figures.generation is not None

@@ -431,7 +431,7 @@ def test_a_picture_that_is_there_is_not_written_again(tmp_path: Path) -> None:
 
 def test_examples_of_many_attributes_have_no_label() -> None:
     examples = Models(["avatars"]).examples("avatars")
-    assert [(picture.size, label) for picture, label in examples] == [((64, 64), "")] * 10
+    assert [(picture.size, label) for picture, label in examples] == [((128, 128), "")] * 10
 
 
 # --- what hostile visitors send ---

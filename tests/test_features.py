@@ -23,7 +23,7 @@ from vae.images import to_unit
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_classifiers_that_come_sort_the_examples_as_well_as_their_files_say(name: str) -> None:
     network, path = load_classifier(name), FOLDER / f"{name}.safetensors"
-    assert path.stat().st_size < 500_000
+    assert path.stat().st_size < 600_000
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     assert metadata["dataset"] == name

@@ -58,7 +58,15 @@ def test_the_sizes_that_a_refusal_proposes_are_accepted() -> None:
             assert size % config.stride == 0
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, 16), (1, 28), (3, 32), (3, 64), (1, 96), (3, 256)])
+def test_a_picture_of_twice_the_side_costs_little_more() -> None:
+    """No work is done at full size: the numbers of the finest stage stay those of 16 by 16 cells up to 128 pixels."""
+    for size, patch in ((28, 2), (32, 2), (64, 4), (128, 8)):
+        config = VAEConfig(image_size=size)
+        assert config.patch == patch
+        assert size // patch <= 16
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 16), (1, 28), (3, 32), (3, 64), (1, 96), (3, 128), (3, 256)])
 def test_shapes_and_range(channels: int, size: int) -> None:
     model = small_model(channels=channels, image_size=size)
     x = torch.rand(2, channels, size, size)

@@ -80,4 +80,4 @@ def test_the_readmes_code_runs() -> None:
     first, second = (next(block for block in blocks if word in block) for word in ("import VAE", "avatars ="))
     code = f"{first}\nprint(pictures.shape == again.shape == (16, 1, 28, 28))\n{second}\nprint(pictures.shape, odd)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\ntorch.Size([16, 3, 64, 64]) tensor(3)\n"
+    assert done.stdout == "True\ntorch.Size([16, 3, 128, 128]) tensor(3)\n"

@@ -103,7 +103,7 @@ class VAEConfig:
 
 
 def _patch(image_size: int) -> int:
-    return 2 if image_size <= 32 else 4
+    return 2 if image_size <= 32 else 4 if image_size <= 64 else 8
 
 
 def _stages(image_size: int) -> int:

@@ -28,8 +28,7 @@ from PIL import Image
 from vae.images import to_pixels
 
 STYLE = "toon-head"
-IMAGE_SIZE = 64
-OVERSAMPLING = 3  # drawn so many times as large, and made smaller as any picture is
+IMAGE_SIZE = 128
 BACKGROUND = "#b6e3f4"
 PACKAGES = "dicebear-core", "dicebear-styles", "resvg-py", "pillow"
 MAX_WORKERS = 16  # each of which needs the memory of a Python with torch
@@ -116,7 +115,7 @@ def versions() -> tuple[str, ...]:
 
 
 def draw(seed: int) -> tuple[np.ndarray, list[int]]:
-    """Draw the avatar of a seed: (3, 64, 64) uint8, and for each of ATTRIBUTES the index of its value."""
+    """Draw the avatar of a seed: (3, 128, 128) uint8, and for each of ATTRIBUTES the index of its value."""
     import resvg_py
     from dicebear import Avatar
 
@@ -125,8 +124,8 @@ def draw(seed: int) -> tuple[np.ndarray, list[int]]:
         svg_string=drawn["svg"],
         background=BACKGROUND,
         skip_system_fonts=True,
-        width=OVERSAMPLING * IMAGE_SIZE,
-        height=OVERSAMPLING * IMAGE_SIZE,
+        width=IMAGE_SIZE,
+        height=IMAGE_SIZE,
     )
     with Image.open(io.BytesIO(png)) as picture:
         pixels = to_pixels(picture, IMAGE_SIZE, channels=3).numpy()
@@ -173,7 +172,7 @@ def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def load_avatars(data_dir: Path, seeds: range) -> tuple[np.ndarray, np.ndarray]:
-    """Return the avatars of consecutive seeds, (N, 3, 64, 64) uint8, and their labels, (N, attributes) int64.
+    """Return the avatars of consecutive seeds, (N, 3, 128, 128) uint8, and their labels, (N, attributes) int64.
 
     What was drawn before is read from data_dir/avatars, the rest is drawn on all cores, a hundred a second and core, and
     kept there in files of SHARD seeds: who stops the drawing goes on from there. Raises ValueError in one sentence if
@@ -181,12 +180,21 @@ def load_avatars(data_dir: Path, seeds: range) -> tuple[np.ndarray, np.ndarray]:
     """
     from tqdm import tqdm
 
-    recipe = repr((STYLE, IMAGE_SIZE, OVERSAMPLING, BACKGROUND, _OPTIONS, versions()))
+    recipe = repr((STYLE, IMAGE_SIZE, BACKGROUND, _OPTIONS, versions()))
     folder = data_dir / "avatars" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     starts = range(seeds.start // SHARD * SHARD, seeds.stop, SHARD)
     paths = {start: folder / f"{start:06}.npz" for start in starts}
-    shards = {start: _read_shard(path) for start, path in paths.items()}
-    missing = [start for start, shard in shards.items() if shard is None]
+    images = np.empty((len(starts) * SHARD, 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)  # filled by parts: twice is too much
+    labels = np.empty((len(starts) * SHARD, len(ATTRIBUTES)), np.int64)
+
+    def fill(start: int) -> bool:
+        shard = _read_shard(paths[start])
+        if shard:
+            rows = slice(start - starts.start, start - starts.start + SHARD)
+            images[rows], labels[rows] = shard
+        return shard is not None
+
+    missing = [start for start in starts if not fill(start)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if missing:
@@ -200,14 +208,12 @@ def load_avatars(data_dir: Path, seeds: range) -> tuple[np.ndarray, np.ndarray]:
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-        shards |= {start: _read_shard(paths[start]) for start in missing}
+        unread = [start for start in missing if not fill(start)]
     except BrokenProcessPool:
         raise ValueError("a process that draws avatars was ended: start again, what was drawn is kept") from None
     except OSError as error:
         raise ValueError(f"avatars can't be kept in {folder}: {error.strerror or error}") from error
-    whole = [shard for shard in shards.values() if shard is not None]
-    if len(whole) != len(shards):
+    if unread:
         raise ValueError(f"what was just drawn into {folder} can't be read: is the disk full?")
-    images, labels = (np.concatenate(parts) for parts in zip(*whole, strict=True))
     wanted = slice(seeds.start - starts.start, seeds.stop - starts.start)
-    return images[wanted], labels[wanted].astype(np.int64)
+    return images[wanted], labels[wanted]

@@ -43,7 +43,7 @@ DATASETS = {
     "avatars": DatasetSpec(
         title="Avatars",
         channels=3,
-        image_size=64,
+        image_size=128,
         source="drawn by DiceBear (https://www.dicebear.com) in the style toon-head",
         licence="CC BY 4.0",
         attributes=AVATAR_ATTRIBUTES,
@@ -56,9 +56,8 @@ DATASETS = {
         recipe={
             "width": 40,
             "depth": 1,
-            "batch_size": 32,
-            "beta": 10.0,  # fewer latents are used, and each turns something that can be named
-            "epochs": 19.0,
+            "beta": 20.0,  # fewer latents are used, and each turns something that can be named
+            "epochs": 20.0,
             "keep": "last",
             "evaluate": True,
             "new_pictures": "attributes",
@@ -77,6 +76,7 @@ DATASETS = {
             "latent_dim": 32,
             "likelihood": "gaussian",
             "epochs": 25.0,
+            "evaluations": 3,
             "evaluate": True,
             "new_pictures": "mixture",
         },
@@ -97,7 +97,7 @@ DATASETS = {
         model_licence="apache-2.0",
         recipe={
             "latent_dim": 128,
-            "epochs": 10.0,
+            "epochs": 20.0,
             "keep": "last",
             "evaluate": True,
             "new_pictures": "mixture",
