@@ -8,6 +8,7 @@ import torch
 from conftest import small_model
 from torch.distributions import Normal, kl_divergence
 from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.flop_counter import FlopCounterMode
 
 from vae import VAE, VAEConfig, generate, score
 from vae.files import MAX_PARAMETERS
@@ -58,12 +59,15 @@ def test_the_sizes_that_a_refusal_proposes_are_accepted() -> None:
             assert size % config.stride == 0
 
 
-def test_a_picture_of_twice_the_side_costs_little_more() -> None:
-    """No work is done at full size: the numbers of the finest stage stay those of 16 by 16 cells up to 128 pixels."""
-    for size, patch in ((28, 2), (32, 2), (64, 4), (128, 8)):
-        config = VAEConfig(image_size=size)
-        assert config.patch == patch
-        assert size // patch <= 16
+def test_a_decoder_for_128_pixels_costs_a_browser_half_as_much_again_as_for_64() -> None:
+    """Most work is done on a grid of 16 by 16 cells, whatever the size of the picture."""
+    cost = {}
+    for size in (64, 128):
+        config = VAEConfig(image_size=size, channels=3, latent_dim=64, width=40, depth=1)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            VAE(config).eval().decode(torch.zeros(1, 64))
+        cost[size] = counter.get_total_flops()
+    assert 1 < cost[128] / cost[64] < 1.5
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 16), (1, 28), (3, 32), (3, 64), (1, 96), (3, 128), (3, 256)])

@@ -118,6 +118,20 @@ def test_a_mixture_fitted_to_posteriors_is_that_of_endless_samples_of_each() -> 
     assert ours > theirs - 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_mixture_is_float32_whatever_it_is_fitted_to(dtype: torch.dtype) -> None:
+    z = two_moons(300).to(dtype).requires_grad_(True)
+    prior = GaussianMixture.fit(z, components=3, variance=torch.ones_like(z))
+    assert {buffer.dtype for buffer in prior.buffers()} == {torch.float32}
+    assert not any(buffer.requires_grad for buffer in prior.buffers())
+    assert prior.log_prob(two_moons(5)).isfinite().all()
+
+
+def test_a_mixture_of_vectors_that_are_alike_leaves_components_empty() -> None:
+    prior = GaussianMixture.fit(torch.ones(50, 4), components=3)
+    torch.testing.assert_close(prior.sample(20, seeded()), torch.ones(20, 4), atol=0.1, rtol=0)
+
+
 def test_a_mixture_needs_a_vector_for_each_component() -> None:
     with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=4"):
         GaussianMixture.fit(torch.zeros(3, 2), components=4)

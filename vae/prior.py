@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 
 from vae.files import MAX_PRIOR_NUMBERS, PRIOR, parse_metadata, read_tensors, write_tensors
 
-CHUNK = 250  # latent vectors that a mixture draws or scores at once: more memory would be asked for anew each time
+CHUNK = (
+    250  # latent vectors that a mixture draws or scores at once: larger pieces of memory are allocated anew each time
+)
 MIN_VARIANCE = 1e-4  # added to the variances of a mixture, so that none of its components collapses onto a few points
 MAX_ROUNDS = 30  # of expectation-maximization
 MIN_GAIN = 1e-3  # nats per vector, for another round
@@ -148,10 +151,14 @@ class GaussianMixture(Prior):
         Raises ValueError if there are fewer vectors than components.
         """
         from sklearn.cluster import KMeans  # here: sampling and scoring have no need of it
+        from sklearn.exceptions import ConvergenceWarning
 
+        z, variance = z.detach().float(), None if variance is None else variance.detach().float()
         # No less than what float32 can tell from rounding, whatever the scale of the latents.
         ridge = max(MIN_VARIANCE, 1e-5 * z.var(dim=0).max().item())
-        labels = KMeans(components, n_init=1, random_state=seed).fit(z.cpu().numpy()).labels_
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # of vectors that are alike: some components stay empty
+            labels = KMeans(components, n_init=1, random_state=seed).fit(z.cpu().numpy()).labels_
         nearest = nn.functional.one_hot(torch.from_numpy(labels).long(), components).to(z)  # (N, K)
         prior = cls(z.shape[1], components).to(z.device)
         prior._maximize(z, variance, nearest, ridge)

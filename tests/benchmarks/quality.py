@@ -146,8 +146,9 @@ def train_ours(
         model = VAE.from_pretrained(folder).to(memory_format=torch.channels_last)
         training = Figures.read(Path(folder)).training
         assert training is not None
-    z, others = (encode(model, part).sample(torch.Generator().manual_seed(0)) for part in (images[:FITTED], held_out))
-    model.prior = GaussianMixture.fit(z, components).calibrate(others)
+    known, others = (encode(model, part) for part in (images[:FITTED], held_out))
+    mixture = GaussianMixture.fit(known.mean, components, variance=known.logvar.exp())
+    model.prior = mixture.calibrate(others.sample(torch.Generator().manual_seed(0)))
     return Contestant(
         training.parameters,
         training.epochs * training.pictures / training.seconds,

@@ -158,7 +158,9 @@ def compare(
     for folder in models:
         model = VAE.from_pretrained(folder).to(memory_format=torch.channels_last).to(device)
         known, others = encode_images(model, train), encode_images(model, test)
-        prior = fit(known, components, device) if components else model.prior
+        if (figures := Figures.read(folder).dataset) is None or figures.name != first.name:
+            raise ValueError(f"{folder} was not trained on {first.name}, as {models[0]} was")
+        prior = fit(known, components) if components else model.prior
         seeds = range(len(test))
         rows = [
             decode(model, others.mean),
@@ -176,13 +178,13 @@ def compare(
         print(f"| {folder} | {error:.5f} | {' | '.join(both)} |", flush=True)
 
 
-def fit(posterior: DiagonalGaussian, components: int, device: torch.device) -> GaussianMixture:
-    """Fit a mixture as `vae.evaluate.fit` does, with the last training pictures to calibrate it."""
+def fit(posterior: DiagonalGaussian, components: int) -> GaussianMixture:
+    """Fit a mixture as `vae.evaluate.fit` does, on the CPU: the last training pictures calibrate it."""
     held_out = default_num_held_out(len(posterior.mean))
-    mean, variance = posterior.mean.to(device), posterior.logvar.exp().to(device)
-    z = posterior.sample(torch.Generator().manual_seed(0)).to(device)
-    mixture = GaussianMixture.fit(mean[:-held_out], components, variance=variance[:-held_out])
-    return mixture.calibrate(z[-held_out : -held_out // 2]).cpu()
+    z = posterior.sample(torch.Generator().manual_seed(0))
+    variance = posterior.logvar[:-held_out].exp()
+    mixture = GaussianMixture.fit(posterior.mean[:-held_out], components, variance=variance)
+    return mixture.calibrate(z[-held_out : -held_out // 2])
 
 
 def batched(seeds: range) -> Iterator[range]:

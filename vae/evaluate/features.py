@@ -123,7 +123,7 @@ def train(
     mirror: augment by mirroring half of the pictures, instead of moving them by up to a pixel.
     epochs: for few pictures there are more, to reach MIN_STEPS steps.
     device: to train on; the classifier is there.
-    The same seed gives the same classifier on the same machine.
+    The same seed gives the same classifier on the CPU of the same machine.
     """
     from tqdm import trange
 
@@ -145,7 +145,7 @@ def train(
                 else:
                     x = x.roll(torch.randint(-1, 2, (2,)).tolist(), dims=(2, 3))
                 if channels > 1:
-                    x = x + NOISE * torch.randn_like(x)
+                    x = x + NOISE * torch.randn(x.shape).to(device)
                 each = zip(network(x).split(network.sizes, dim=1), labels.unbind(1), strict=True)
                 loss = torch.stack([F.cross_entropy(logits, y, label_smoothing=0.05) for logits, y in each]).mean()
                 optimizer.zero_grad()
