@@ -28,7 +28,8 @@ def test_bundled_models_are_those_of_their_dataset(name: str) -> None:
         spec.attribution,
     )
     assert spec.attribution in (folder / "README.md").read_text(encoding="utf-8")
-    assert (folder / "model.safetensors").stat().st_size <= 8_000_000
+    files = (folder / file for file in ("model.safetensors", "prior.safetensors"))
+    assert sum(file.stat().st_size for file in files if file.exists()) <= 10_000_000
     assert resolve_model(name) == ({}, None)
 
 
