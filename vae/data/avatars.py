@@ -174,7 +174,7 @@ def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
 def load_avatars(data_dir: Path, seeds: range) -> tuple[np.ndarray, np.ndarray]:
     """Return the avatars of consecutive seeds, (N, 3, 128, 128) uint8, and their labels, (N, attributes) int64.
 
-    What was drawn before is read from data_dir/avatars, the rest is drawn on all cores, a hundred a second and core, and
+    What was drawn before is read from data_dir/avatars, the rest is drawn on all cores, about 90 a second and core, and
     kept there in files of SHARD seeds: who stops the drawing goes on from there. Raises ValueError in one sentence if
     the packages that draw are missing or the files can't be written.
     """
