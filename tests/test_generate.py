@@ -16,7 +16,8 @@ from vae.generate import CHUNK as ENCODED_AT_ONCE
 from vae.generate import latents
 from vae.images import to_unit
 from vae.loss import log_likelihood
-from vae.prior import CHUNK, Prior
+from vae.prior import Prior
+from vae.prior.mixture import CHUNK
 
 
 def test_the_same_seed_gives_the_same_picture_at_any_batch_size(model: VAE) -> None:

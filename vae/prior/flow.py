@@ -1,0 +1,124 @@
+"""A normalizing flow of coupling layers, fitted to latent vectors or trained together with a model."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vae.prior.base import Prior, StandardNormal
+
+MIN_STD = 1e-2  # of a latent dimension
+FLOW_BATCH = 512
+FLOW_EPOCHS = 100  # at most, over the latents that a flow is fitted to: more, over a few, learns them by heart
+MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that no layer can overflow
+
+
+class Coupling(nn.Module):
+    """Shift and stretch one half of a vector by what a small network says of the other half, which stays as it is.
+
+    Both ways take one pass, and the logarithm of the determinant is a sum (Dinh, Sohl-Dickstein & Bengio, "Density
+    estimation using Real NVP", ICLR 2017, https://arxiv.org/abs/1605.08803).
+    """
+
+    def __init__(self, latent_dim: int, width: int) -> None:
+        super().__init__()
+        self.halves = [latent_dim // 2, latent_dim - latent_dim // 2]
+        self.network = nn.Sequential(
+            *(nn.Linear(self.halves[0], width), nn.SiLU()),
+            *(nn.Linear(width, width), nn.SiLU()),
+            nn.Linear(width, 2 * self.halves[1]),
+        )
+        for parameter in self.network[-1].parameters():
+            nn.init.zeros_(parameter)  # at first, nothing is moved
+
+    def shift_and_log_scale(self, half: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = self.network(half).chunk(2, dim=1)
+        return shift, MAX_LOG_SCALE * torch.tanh(raw / MAX_LOG_SCALE)
+
+    def from_noise(self, eps: Tensor) -> Tensor:
+        """Turn a vector nearer to the noise into one nearer to the data, (B, D) -> (B, D)."""
+        kept, moved = eps.split(self.halves, dim=1)
+        shift, log_scale = self.shift_and_log_scale(kept)
+        return torch.cat([kept, moved * log_scale.exp() + shift], dim=1)
+
+    def to_noise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo `from_noise`; the second tensor, (B,), is the logarithm of the determinant of the undoing."""
+        kept, moved = z.split(self.halves, dim=1)
+        shift, log_scale = self.shift_and_log_scale(kept)
+        return torch.cat([kept, (moved - shift) * torch.exp(-log_scale)], dim=1), -log_scale.sum(dim=1)
+
+
+def deal(z: Tensor) -> Tensor:
+    """Put the numbers of each row into two piles, every other one first, so that all get moved by ever other ones."""
+    return torch.cat([z[:, 1::2], z[:, 0::2]], dim=1)
+
+
+def undeal(z: Tensor) -> Tensor:
+    """Undo `deal`."""
+    half = z.shape[1] // 2
+    back = torch.empty_like(z)
+    back[:, 1::2], back[:, 0::2] = z[:, :half], z[:, half:]
+    return back
+
+
+class Flow(Prior):
+    """Coupling layers, of which each moves half of the vector: an exact density, and both ways in one pass.
+
+    Temperature multiplies the noise that goes in. As a module whose log_prob is differentiable in its own parameters,
+    it can also be trained together with a VAE, in the place of N(0, I).
+    """
+
+    mean: Tensor  # (D,) and
+    std: Tensor  # (D,) of the data, taken off before the first layer
+
+    def __init__(self, latent_dim: int, layers: int, width: int) -> None:
+        super().__init__()
+        if latent_dim < 2:
+            raise ValueError(f"a flow needs two latent dimensions or more, got {latent_dim}")
+        self.latent_dim, self.width = latent_dim, width
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("std", torch.ones(latent_dim))
+        layer_list = nn.ModuleList(Coupling(latent_dim, width) for _ in range(layers))
+        self.layers = cast(list[Coupling], layer_list)  # which it is to the reader
+
+    def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
+        z = temperature * eps.to(self.mean.device)
+        for layer in self.layers:
+            z = deal(layer.from_noise(z))
+        return z * self.std + self.mean
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        eps, log_det = (z - self.mean) / self.std, -self.std.log().sum()
+        for layer in reversed(self.layers):
+            eps, change = layer.to_noise(undeal(eps))
+            log_det = log_det + change
+        return StandardNormal().log_prob(eps) + log_det
+
+    @classmethod
+    def fit(cls, z: Tensor, layers: int = 16, width: int = 128, steps: int = 3000, seed: int = 0) -> Flow:
+        """Fit a flow to samples of the aggregate posterior, (N, D), by maximum likelihood on their device.
+
+        steps: of batches of FLOW_BATCH, at most: fewer for less than FLOW_EPOCHS of them.
+        """
+        steps = min(steps, math.ceil(FLOW_EPOCHS * len(z) / FLOW_BATCH))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            flow = cls(z.shape[1], layers, width)
+        flow.mean.copy_(z.mean(dim=0))
+        flow.std.copy_(z.std(dim=0).clamp(min=MIN_STD))
+        flow.to(z.device)
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.Adam(flow.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+        for _ in range(steps):
+            batch = torch.randint(len(z), (FLOW_BATCH,), generator=generator).to(z.device)
+            loss = -flow.log_prob(z[batch]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(flow.parameters(), max_norm=5.0)
+            optimizer.step()
+            schedule.step()
+        return flow.requires_grad_(False)
