@@ -73,7 +73,7 @@ def test_where_the_subset_is_all_pictures_nothing_is_estimated(
     assert training is not None
     training = dataclasses.replace(training, binarize="dynamic", prior=prior, seed=3)
     Figures(dataset=describe_dataset("mnist"), training=training).write(tmp_path)
-    likelihood.main(tmp_path, few=2, many=30, subset=1000, write=True)
+    likelihood.measure(tmp_path, few=2, many=30, subset=1000, write=True)
     figures = json.loads(capsys.readouterr().out)
     assert Figures.read(tmp_path).published_likelihood == figures
 
@@ -88,7 +88,7 @@ def test_where_the_subset_is_all_pictures_nothing_is_estimated(
 
 def test_grey_pictures_have_no_published_likelihood(tmp_path: Path) -> None:
     small_model().save_pretrained(tmp_path)
-    done = subprocess.run([sys.executable, SCRIPT, tmp_path], check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, SCRIPT, "measure", tmp_path], check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"likelihood.py: {tmp_path} was not trained by train.py --binarize dynamic\n"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch import Tensor
@@ -161,7 +162,20 @@ def test_calibration_leaves_a_mixture_alone_that_is_right() -> None:
     prior.scale_tril[1] = torch.tensor([[0.5, 0.0, 0.0], [0.3, 2.0, 0.0], [0.0, -1.0, 0.2]])
     scale_tril = prior.scale_tril.clone()
     prior.calibrate(prior.sample(5000, seeded()))
-    torch.testing.assert_close(prior.scale_tril, scale_tril)
+    torch.testing.assert_close(prior.scale_tril, scale_tril, rtol=2**-11, atol=0)  # of half precision
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1.0, "F16"), (1e-6, "F32"), (1e5, "F32")])
+def test_a_calibrated_mixture_takes_half_the_room_where_its_numbers_allow_it(
+    scale: float, dtype: str, tmp_path: Path
+) -> None:
+    prior = GaussianMixture(3, 2)
+    prior.scale_tril *= scale
+    prior.calibrate(prior.sample(500, seeded()))
+    save_prior(prior, tmp_path / "prior.safetensors")
+    with safe_open(tmp_path / "prior.safetensors", "pt") as file:
+        assert file.get_slice("scale_tril").get_dtype() == dtype
+    assert torch.equal(load_prior(tmp_path / "prior.safetensors").sample(9, seeded()), prior.sample(9, seeded()))
 
 
 def test_the_mixture_draws_many_as_it_draws_few() -> None:

@@ -46,6 +46,7 @@ MAX_MAGNITUDE = 1e6  # of any number in a tensor: trained ones stay far below, a
 AGAIN = "fetch it again (force_download=True) or train it again"  # what to do with a damaged file
 # As safetensors calls them.
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int8: "I8", torch.uint8: "U8"}
+HALF = "F16"  # takes half the room: what should be float32 may be stored in it
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -113,8 +114,8 @@ def read_tensors(
     build: turns the file's metadata into whatever they describe and the tensors to expect, of which only shape and dtype
         count (make them on the device "meta", which takes no memory); or raises ValueError.
     unused: names of tensors that may be there and are left out.
-    Returns that thing and the tensors. The header is checked first, and the file is read, not mapped: who replaces it
-    meanwhile harms nobody. Raises ValueError, naming path, on anything missing, unexpected or broken, and on numbers that
+    Returns that thing and the tensors, in float32 where the file has half precision. The header is checked first, and the
+    file is read, not mapped: who replaces it meanwhile harms nobody. Raises ValueError, naming path, on anything missing, unexpected or broken, and on numbers that
     are not finite or beyond MAX_MAGNITUDE.
     """
     content = read_bytes(path, kind)
@@ -128,9 +129,9 @@ def read_tensors(
                 raise ValueError(f"it has the tensor {key!r:.100}, which it should not")
             asked = DTYPES[expected[key].dtype], [*expected[key].shape]
             given = found[key].get("dtype"), found[key].get("shape")
-            if asked != given:
+            if given not in (asked, (asked[0].replace("F32", HALF), asked[1])):
                 raise ValueError(f"{key} should be {asked[0]} {asked[1]}, got {given[0]!s:.20} {given[1]!s:.100}")
-        tensors = {key: tensor for key, tensor in load(content).items() if key in expected}
+        tensors = {key: tensor.to(expected[key].dtype) for key, tensor in load(content).items() if key in expected}
         for key, tensor in tensors.items():
             if tensor.dtype.itemsize > 1 and not (tensor.abs() <= MAX_MAGNITUDE).all():
                 raise ValueError(f"values in {key} are not finite or beyond {MAX_MAGNITUDE:.0e}")

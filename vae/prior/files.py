@@ -39,7 +39,9 @@ def save_prior(prior: Prior, path: str | Path, **metadata: Any) -> None:
         )
     if isinstance(prior, GaussianMixture):
         rows, columns = _triangle(prior)
-        tensors["scale_tril"] = prior.scale_tril[:, rows, columns].contiguous()
+        triangles = prior.scale_tril[:, rows, columns]
+        half = triangles.half()
+        tensors["scale_tril"] = half if torch.equal(half.float(), triangles) else triangles
     write_tensors(Path(path), tensors, prior={"kind": kind, **sizes}, **metadata)
 
 

@@ -19,6 +19,7 @@ MAX_ROUNDS = 30  # of expectation-maximization
 MIN_GAIN = 1e-3  # nats per vector, for another round
 SHARES = 0.0, 0.1, 0.2, 0.3, 0.5  # of what all components have in common, to try in each covariance
 ROUNDNESS = 0.0, 0.03, 0.1, 0.3, 0.6, 1.0  # of the covariance of N(0, I), to try in all of them
+MIN_HALF = 1e-4  # half precision holds fewer digits of what is smaller
 FACTORS = 1.0, 1.03, 1.06, 1.1, 1.2, 1.4, 1.7  # to try all covariances by
 
 
@@ -122,7 +123,8 @@ class GaussianMixture(Prior):
 
         A component that was fitted to a few hundred vectors hugs them. Each covariance becomes a mean of its own, of what all
         have in common and of that of N(0, I), which training pulls towards, times a factor: those shares and that factor
-        which make z most likely (Friedman, "Regularized Discriminant Analysis", JASA 1989).
+        which make z most likely (Friedman, "Regularized Discriminant Analysis", JASA 1989). The result is rounded to half
+        precision, if its range allows that, so that its file has half the size.
         """
         own = self.scale_tril.double() @ self.scale_tril.double().mT  # (K, D, D)
         common = (self.weights[:, None, None] * own).sum(dim=0)  # (D, D)
@@ -135,7 +137,9 @@ class GaussianMixture(Prior):
             for factor in FACTORS:
                 self.scale_tril = shape * math.sqrt(factor)
                 best = max(best, (self.log_prob(z).mean().item(), self.scale_tril), key=lambda tried: tried[0])
-        self.scale_tril = best[1]
+        rounded = best[1].half().float()
+        fits = rounded.isfinite().all() and (rounded.diagonal(dim1=1, dim2=2) > MIN_HALF).all()
+        self.scale_tril = rounded if fits else best[1]
         return self
 
 
