@@ -179,11 +179,12 @@ def compare(
 
 
 def fit(posterior: DiagonalGaussian, components: int) -> GaussianMixture:
-    """Fit a mixture as `vae.evaluate.fit` does, on the CPU: the last training pictures calibrate it."""
+    """Fit a mixture as `vae.evaluate.fit` does: the last training pictures calibrate it."""
     held_out = default_num_held_out(len(posterior.mean))
     z = posterior.sample(torch.Generator().manual_seed(0))
-    variance = posterior.logvar[:-held_out].exp()
-    mixture = GaussianMixture.fit(posterior.mean[:-held_out], components, variance=variance)
+    device = PartialState().device
+    mean, variance = (part[:-held_out].to(device) for part in (posterior.mean, posterior.logvar.exp()))
+    mixture = GaussianMixture.fit(mean, components, variance=variance).cpu()
     return mixture.calibrate(z[-held_out : -held_out // 2])
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 import tyro
 from accelerate import PartialState
+from second_classifier import fit
 
 import train
 from vae import VAE, GaussianMixture
 from vae.data import load_dataset
 from vae.evaluate.features import load_classifier
-from vae.evaluate.fit import default_num_held_out
 from vae.evaluate.measure import encode_images, measure_generation
 from vae.figures import Figures
 from vae.training.speed import name_of
@@ -62,12 +62,7 @@ def main(
     model = VAE.from_pretrained(output).to(memory_format=torch.channels_last).to(device)
     pictures, test = (load_dataset(DATASET, data_dir, split) for split in ("train", "test"))
     if not only_measure or not isinstance(model.prior, GaussianMixture):
-        held_out = default_num_held_out(len(pictures.images))
-        known = encode_images(model, pictures.images)
-        z = known.sample(torch.Generator().manual_seed(0))
-        mean, variance = (part[:-held_out].to(device) for part in (known.mean, known.logvar.exp()))
-        mixture = GaussianMixture.fit(mean, components, variance=variance).cpu()
-        model.prior = mixture.calibrate(z[-held_out:])
+        model.prior = fit(encode_images(model, pictures.images), components)
         model.save_pretrained(output)
     fitted = time.monotonic()
     training = Figures.read(output).training

@@ -22,7 +22,7 @@ from vae.demo.models import Models
 
 WEB = Path(__file__).with_name("web")
 TITLE = "unvaelievable: a variational autoencoder to play with"
-DESCRIPTION = "It squeezes a picture into 64 numbers and draws it again. Move the numbers."
+DESCRIPTION = "It squeezes a picture into a few numbers and draws it again. Move the numbers."
 PREVIEW = "web/preview.png"
 FACE_SIDE = 128  # pixels, at least
 
