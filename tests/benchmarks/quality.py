@@ -10,7 +10,7 @@ pythae's samplers, or by ours. The Fréchet distances are by the same code, feat
 features of the package's classifier and of the second one beside this file.
 
     pip install diffusers requests
-    python tests/benchmarks/quality.py --dataset avatars --minutes 10
+    python tests/benchmarks/quality.py --dataset avatars --pictures 1000
 
 compares reconstructions of avatars with those of diffusers' AutoencoderKL, of as many latents and about as many
 parameters.
@@ -274,6 +274,7 @@ def main(
     dataset: Literal["mnist", "fashion-mnist", "avatars"] = "fashion-mnist",
     data_dir: Path = Path("data"),
     minutes: float = 6.0,
+    pictures: int = 10_000,
     output: Path = Path("quality"),
 ) -> None:
     """Train all, print a table, and write it and a sheet of pictures.
@@ -282,9 +283,11 @@ def main(
         dataset: What to train on.
         data_dir: Where its files are.
         minutes: How long each trains.
+        pictures: Test pictures to compare with, and new pictures, at most; AutoencoderKL takes half an hour for 10,000 on a core.
         output: Folder for DATASET.json and DATASET.png.
     """
     images, test = (load_dataset(dataset, data_dir, split).images for split in ("train", "test"))
+    test = test[:pictures]
     images, held_out = images.tensor_split([-default_num_held_out(len(images))])
     device = PartialState().device
     judges: list[Callable[[Tensor], Tensor]] = [partial(extract_features, load_classifier(dataset).to(device))]
@@ -292,8 +295,8 @@ def main(
         judges.append(partial(features, load_second(dataset, device)))
     real = [judge(test) for judge in judges]
 
-    def distances(pictures: Tensor) -> list[float]:
-        return [frechet_distance(known, judge(pictures)) for known, judge in zip(real, judges, strict=True)]
+    def distances(x: Tensor) -> list[float]:
+        return [frechet_distance(known, judge(x)) for known, judge in zip(real, judges, strict=True)]
 
     latent_dim = our_config(dataset).latent_dim
     components = FITTED // (PICTURES_PER_DIMENSION * latent_dim)
@@ -325,11 +328,12 @@ def main(
             rows.append({**model, "sampler": way, "fit_seconds": seconds, "frechet_new": distances(new)})
         rows += [] if contestant.samplers else [model]
         settings: dict[str, Any] = {"dataset": dataset, "minutes": minutes, "components": components}
+        settings["pictures"] = len(test)
         settings |= {"device": str(device), "threads": torch.get_num_threads()}
         (output / f"{dataset}.json").write_text(json.dumps({**settings, "models": rows}, indent=2) + "\n")
         print(json.dumps(rows[-1]), flush=True)
-    pictures = grid(torch.cat(sheet), columns=COLUMNS)
-    enlarge(pictures, max(pictures.size) * (2 if dataset != "avatars" else 1)).save(output / f"{dataset}.png")
+    drawn = grid(torch.cat(sheet), columns=COLUMNS)
+    enlarge(drawn, max(drawn.size) * (2 if dataset != "avatars" else 1)).save(output / f"{dataset}.png")
     print("| model | parameters | images/s | MSE | reconstructions | new pictures by | distance |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
