@@ -318,6 +318,7 @@ def test_a_description_that_does_not_fit_is_refused(description: Any, message: s
     [
         ("means", torch.full((2, 3), math.nan), "values in means are not finite"),
         ("means", torch.zeros(2, 3, dtype=torch.float64), r"means should be F32 \[2, 3\], got F64 \[2, 3\]"),
+        ("means", torch.zeros(2, 3, dtype=torch.float16), r"means should be F32 \[2, 3\], got F16 \[2, 3\]"),
         ("means", torch.zeros(2, 4), r"means should be F32 \[2, 3\], got F32 \[2, 4\]"),
         ("extra", torch.zeros(1), "it has the tensor 'extra', which it should not"),
         ("weights", torch.tensor([0.5, 0.6]), "weights should be positive and their sum 1"),

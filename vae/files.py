@@ -46,7 +46,7 @@ MAX_MAGNITUDE = 1e6  # of any number in a tensor: trained ones stay far below, a
 AGAIN = "fetch it again (force_download=True) or train it again"  # what to do with a damaged file
 # As safetensors calls them.
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int8: "I8", torch.uint8: "U8"}
-HALF = "F16"  # takes half the room: what should be float32 may be stored in it
+HALF = "F16"  # takes half the room
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -107,6 +107,7 @@ def read_tensors(
     kind: str,
     build: Callable[[Mapping[str, str]], tuple[T, Mapping[str, Tensor]]],
     unused: Collection[str] = (),
+    halves: Collection[str] = (),
 ) -> tuple[T, dict[str, Tensor]]:
     """Read a safetensors file that must hold exactly the tensors that are expected, on the CPU.
 
@@ -114,8 +115,9 @@ def read_tensors(
     build: turns the file's metadata into whatever they describe and the tensors to expect, of which only shape and dtype
         count (make them on the device "meta", which takes no memory); or raises ValueError.
     unused: names of tensors that may be there and are left out.
-    Returns that thing and the tensors, in float32 where the file has half precision. The header is checked first, and the
-    file is read, not mapped: who replaces it meanwhile harms nobody. Raises ValueError, naming path, on anything missing, unexpected or broken, and on numbers that
+    halves: names of float32 tensors that the file may have in half precision.
+    Returns that thing and the tensors, all as expected. The header is checked first, and the file is read, not mapped: who
+    replaces it meanwhile harms nobody. Raises ValueError, naming path, on anything missing, unexpected or broken, and on numbers that
     are not finite or beyond MAX_MAGNITUDE.
     """
     content = read_bytes(path, kind)
@@ -129,7 +131,7 @@ def read_tensors(
                 raise ValueError(f"it has the tensor {key!r:.100}, which it should not")
             asked = DTYPES[expected[key].dtype], [*expected[key].shape]
             given = found[key].get("dtype"), found[key].get("shape")
-            if given not in (asked, (asked[0].replace("F32", HALF), asked[1])):
+            if given != asked and not (key in halves and given == (HALF, asked[1])):
                 raise ValueError(f"{key} should be {asked[0]} {asked[1]}, got {given[0]!s:.20} {given[1]!s:.100}")
         tensors = {key: tensor.to(expected[key].dtype) for key, tensor in load(content).items() if key in expected}
         for key, tensor in tensors.items():

@@ -283,7 +283,7 @@ def main(
         dataset: What to train on.
         data_dir: Where its files are.
         minutes: How long each trains.
-        pictures: Test pictures to compare with, and new pictures, at most; AutoencoderKL takes half an hour for 10,000 on a core.
+        pictures: Test pictures to compare with, and new pictures, at most: AutoencoderKL is slow.
         output: Folder for DATASET.json and DATASET.png.
     """
     images, test = (load_dataset(dataset, data_dir, split).images for split in ("train", "test"))

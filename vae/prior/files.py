@@ -65,7 +65,7 @@ def load_prior(path: str | Path) -> Prior:
         return prior, expected
 
     path = Path(path)
-    prior, tensors = read_tensors(path, PRIOR, build)
+    prior, tensors = read_tensors(path, PRIOR, build, halves=["scale_tril"])
     if isinstance(prior, GaussianMixture):
         weights = tensors["weights"]
         scale_tril = torch.zeros(prior.scale_tril.shape)
