@@ -341,7 +341,9 @@ def serve() -> Iterator[Hub]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         hub.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+        # The client lets an idle connection go after 5 s. Were that the server's time, too, it could hang up on a request.
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_keep_alive=60)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
