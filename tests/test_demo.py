@@ -30,13 +30,14 @@ import app
 from vae import VAE, StandardNormal, generate, reconstruct
 from vae.attributes import Directions
 from vae.demo.border import MAX_QUEUED, check, is_open, keep, keep_pictures, shown
+from vae.demo.cache import CACHE
 from vae.demo.explore import AXES, axes, describe_point, edit_picture, sliders, turn
 from vae.demo.generate import MAX_PICTURES, describe_choices, new_points
 from vae.demo.interpolate import GIF_FRAMES, MAX_STEPS, gif, walk
 from vae.demo.models import Models
 from vae.demo.page import MAX_SEED, in_one_sentence
 from vae.demo.reconstruct import GivenBack, give_back
-from vae.demo.uploads import MAX_UPLOAD_BYTES, Decoder, _read_once, read_own_file, read_upload
+from vae.demo.uploads import MAX_UPLOAD_BYTES, Decoder, read_own_file, read_upload
 from vae.generate import latents
 from vae.hub import bundled_names
 from vae.images import to_pil, to_uint8
@@ -518,7 +519,7 @@ def test_visitors_files_are_not_decoded_in_this_process(
         pytest.fail("a visitor's file was decoded here")
 
     expected, _ = read_upload(sneaker)
-    _read_once.cache_clear()
+    CACHE.forget()
     monkeypatch.setattr(Image, "open", decode)
     again, note = read_upload(sneaker)
     assert np.array_equal(pixels(again), pixels(expected))

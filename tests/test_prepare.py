@@ -20,7 +20,7 @@ from vae.demo.explore import edit_picture
 from vae.demo.interpolate import walk
 from vae.demo.prepare import habits, prepare, prepare_upload
 from vae.demo.reconstruct import compare, give_back
-from vae.demo.things import EMPTY
+from vae.demo.things import EMPTY, cut_square
 from vae.evaluate.features import Classifier, classify, load_classifier
 from vae.figures import Figures
 from vae.hub import find_model
@@ -258,6 +258,8 @@ def test_a_visitors_square_is_what_is_seen(mnist: VAE, upload_folder: Path) -> N
         ({"crop": {"left": [0], "top": 0, "size": 1}}, "must be parts of the picture's width"),
         ({"crop": {"left": 0, "top": 0, "size": 0}}, "the size of the crop must be at least"),
         ({"crop": {"left": 5, "top": 0, "size": 1}}, "the crop lies outside the picture"),
+        ({"crop": {"left": -5, "top": -5, "size": 10}}, "the crop is more than 8 times as large as the picture"),
+        ({"crop": {"left": -100, "top": 0, "size": 1}}, "the crop lies outside the picture"),
         ({"invert": "maybe"}, "invert must be one of auto, no, yes"),
         ({"values": 5}, "values must be one of auto, full"),
     ],
@@ -266,8 +268,47 @@ def test_choices_that_are_none_are_refused(
     options: dict[str, Any], sentence: str, mnist: VAE, upload_folder: Path
 ) -> None:
     (x, *_), _ = examples("mnist")
-    with pytest.raises(ValueError, match=sentence):
-        prepare_upload(mnist, kept(to_pil(1 - x), upload_folder), **options)
+    path = kept(to_pil(1 - x), upload_folder)
+    for model in (mnist, small_model(channels=3)):
+        with pytest.raises(ValueError, match=sentence):
+            prepare_upload(model, path, **options)
+
+
+@pytest.mark.parametrize("crop", [(-0.95, 0, 1), (-3, -2, 8), (-7.9, -7.9, 8), (0.9, 0.9, 8), (0.3, 0.3, 0.0625)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_square_that_reaches_far_out_takes_little_memory(
+    mnist: VAE, upload_folder: Path, monkeypatch: pytest.MonkeyPatch, channels: int, crop: tuple[float, float, float]
+) -> None:
+    sizes = []
+
+    def new(mode: str, size: tuple[int, int], *arguments: Any, make: Callable[..., Image.Image] = Image.new) -> Any:
+        sizes.append(size)
+        return make(mode, size, *arguments)
+
+    path = kept(grey(np.random.default_rng(0).random((700, 700))), upload_folder)
+    monkeypatch.setattr(Image, "new", new)
+    model = mnist if channels == 1 else small_model(channels=3)
+    x = prepare_upload(model, path, crop=dict(zip(("left", "top", "size"), crop, strict=True))).x
+    assert x.shape == (channels, model.config.image_size, model.config.image_size)
+    assert max(sizes, default=(0, 0)) < (1800, 1800)
+
+
+def test_a_square_is_cut_out_of_an_endless_ground() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        height, width = random.integers(1, 60, 2)
+        picture = Image.fromarray(random.integers(0, 256, (height, width), dtype=np.uint8))
+        side = random.uniform(1, 100)
+        left, top = (random.uniform(-side, length) for length in (width, height))
+        size = int(random.integers(4, 40))
+        ground = Image.new("L", (width + 800, height + 800), 50)
+        ground.paste(picture, (400, 400))
+        box = (left + 400, top + 400, left + side + 400, top + side + 400)
+        expected = np.asarray(ground.resize((size, size), Image.Resampling.HAMMING, box), dtype=int)
+        cut = np.asarray(cut_square(picture, (left, top, side), size, 50), dtype=int)
+        # Where the square ends within the picture's edge, the filter looks beyond on one way, and is cut off on the other.
+        is_inside = left >= 0 and top >= 0 and left + side <= width and top + side <= height
+        assert np.abs(cut - expected).max() <= (255 if is_inside else 2)
 
 
 def test_the_range_of_16_bits_can_be_that_of_the_type(upload_folder: Path) -> None:

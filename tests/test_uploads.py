@@ -88,6 +88,30 @@ def test_a_file_that_is_used_while_others_are_deleted_stays(folder: Path, monkey
     assert read_own_file(path) == b"content"
 
 
+def test_what_was_made_of_a_file_goes_with_it(folder: Path) -> None:
+    cache, calls = Cache(), []
+
+    @cache.remember(maxsize=4)
+    def content_of(path: str, times: int) -> bytes:
+        calls.append(path)
+        return read_own_file(path) * times
+
+    path, other = (cache.write(BytesIO(content), "a.png") for content in (b"one", b"two"))
+    used_before(path, MAX_IDLE_SECONDS + 1)
+    assert [content_of(path, 2), content_of(path, times=2), content_of(path, 2)] == [b"oneone"] * 3
+    used_before(path, MAX_IDLE_SECONDS - 10)
+    used_before(other, MAX_IDLE_SECONDS + 1)
+    assert content_of(path, 2) == b"oneone"  # a use, too
+    cache.sweep()  # the other goes
+    assert content_of(path, 2) == b"oneone"
+    assert len(calls) == 3
+    os.unlink(path)
+    with pytest.raises(ValueError, match=r"^this picture is not on the page: upload it first$"):
+        content_of(path, 2)
+    with pytest.raises(ValueError, match=r"^this picture is not on the page: upload it first$"):
+        content_of(str(folder / "never"), 2)
+
+
 def test_a_full_disk_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise OSError("no space")

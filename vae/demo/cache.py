@@ -7,9 +7,11 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from gradio.processing_utils import hash_file
 from gradio.utils import get_upload_folder
@@ -18,13 +20,17 @@ MAX_CACHE_BYTES = 2**30
 MAX_IDLE_SECONDS = 3600.0  # since a file was last sent, read or shown
 SURE_SECONDS = 60.0  # in which nothing is deleted, since an event or a browser may be about to read it
 FILE_BYTES = 8192  # that a file takes on the disk at the least, with its folder
+UNKNOWN = "this picture is not on the page: upload it first"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Cache:
     """The files in gradio's upload folder, each in a folder that is named after its content, as gradio does.
 
     A file of which a visitor knows stays for SURE_SECONDS, and after that as long as there is room, but no longer than
-    MAX_IDLE_SECONDS.
+    MAX_IDLE_SECONDS. What was made of files, see `remember`, goes with them.
     """
 
     def __init__(self, max_bytes: int = MAX_CACHE_BYTES) -> None:
@@ -32,6 +38,7 @@ class Cache:
         self._lock = threading.Lock()
         self._bytes = 0  # when it was last counted, and what has been written since
         self._coming = 0
+        self._forgetting: list[Callable[[], None]] = []
 
     def reserve(self, size: int) -> None:
         """Keep room for a file of at most `size` bytes, until it is released. Raises ValueError if there is none."""
@@ -77,6 +84,33 @@ class Cache:
             return False
         return True
 
+    def remember(self, maxsize: int) -> Callable[[Callable[Concatenate[str, P], R]], Callable[Concatenate[str, P], R]]:
+        """Let a function of the path of a file do its work once: gradio names a file after its content.
+
+        The function raises ValueError if the path leads to no file in this cache. What it returned is remembered, for
+        `maxsize` calls, until files are deleted, and each call counts as a use of the file.
+        """
+
+        def decorate(function: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
+            remembered: Any = lru_cache(maxsize)(function)
+            self._forgetting.append(remembered.cache_clear)
+
+            @wraps(function)
+            def look_up(path: str, *args: P.args, **kwargs: P.kwargs) -> R:
+                result = remembered(path, *args, **kwargs)
+                if not self.use(path):  # it was deleted a moment ago
+                    raise ValueError(UNKNOWN)
+                return result
+
+            return look_up
+
+        return decorate
+
+    def forget(self) -> None:
+        """Forget what was made of files."""
+        for forget in self._forgetting:
+            forget()
+
     def sweep(self) -> None:
         """Delete what was not used for long and, where the rest is too much, what was used least lately."""
         now, total = time.time(), 0
@@ -88,11 +122,14 @@ class Cache:
                     status = os.lstat(path)
                     files.append((status.st_mtime, FILE_BYTES + status.st_size, path))
                     total += files[-1][1]
+        before = total
         for used, size, path in sorted(files):
             is_much = total > self.max_bytes * 3 // 4  # so that the next file doesn't need a sweep, too
             idle = now - used
             if idle > (SURE_SECONDS if is_much else MAX_IDLE_SECONDS) and self._delete(path, used):
                 total -= size
+        if total < before:
+            self.forget()
         with self._lock:
             self._bytes = total
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vae.demo.cache import CACHE
 from vae.demo.models import Models
 from vae.demo.page import (
     Endpoints,
@@ -85,10 +86,20 @@ def axes(model: VAE) -> Tensor:
     return principal_axes(model.prior.sample(AXIS_SAMPLES, torch.Generator().manual_seed(0)), AXES)
 
 
-@lru_cache(maxsize=256)  # encoded and told once, not at every slide
 def begin(model: VAE, picture: str | None, seed: int) -> tuple[Tensor, list[Slider]]:
     """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed, and its sliders."""
-    z = end_point(model, picture, seed)
+    return _begin_seed(seed, model) if picture is None else _begin_file(picture, model)
+
+
+@CACHE.remember(maxsize=256)  # encoded and told once, not at every slide
+def _begin_file(path: str, model: VAE) -> tuple[Tensor, list[Slider]]:
+    z = end_point(model, path, 0)
+    return z, sliders(model, z)
+
+
+@lru_cache(maxsize=256)
+def _begin_seed(seed: int, model: VAE) -> tuple[Tensor, list[Slider]]:
+    z = end_point(model, None, seed)
     return z, sliders(model, z)
 
 
@@ -129,7 +140,7 @@ def describe_point(
         ],
     }
     if picture is not None and not given:
-        posterior = encode_file(model, picture)
+        posterior = encode_file(picture, model)
         point |= {"mean": posterior.mean.tolist(), "logvar": posterior.logvar.tolist()}
         point["seen"] = to_pil(prepare_upload(model, picture).x)
     return point

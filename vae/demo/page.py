@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import gradio as gr
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from vae.data import DATASETS
 from vae.demo.border import told
+from vae.demo.cache import CACHE
 from vae.demo.models import Models
 from vae.demo.prepare import prepare_upload
 from vae.generate import latents
@@ -173,12 +173,12 @@ def end_point(model: VAE, picture: str | None, seed: int) -> Tensor:
     """Return the latent vector, (D,), of the picture in a file or, where there is none, of a seed."""
     if picture is None:
         return latents(model, [whole_number(seed, "the seed", 0, MAX_SEED)])[0]
-    return encode_file(model, picture).mode()
+    return encode_file(picture, model).mode()
 
 
-@lru_cache(maxsize=256)
+@CACHE.remember(maxsize=256)
 @torch.no_grad()
-def encode_file(model: VAE, path: str) -> DiagonalGaussian:
+def encode_file(path: str, model: VAE) -> DiagonalGaussian:
     """Return the posterior, (D,), of the picture in a visitor's file, made like those of the model."""
     mean, logvar = model.encode(prepare_upload(model, path).x[None])
     return DiagonalGaussian(mean[0], logvar[0])

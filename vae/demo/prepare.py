@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from vae.decode import Values
+from vae.demo.cache import CACHE
 from vae.demo.things import (
     THING,
     Array,
@@ -42,6 +43,8 @@ from vae.model import VAE
 SEEDS = 128  # pictures of the model's own making that tell what it knows
 BLACK = 0.1  # the mean of a picture's outermost pixels, at most, where things lie on black
 ROOM = 0.9  # a thing that is longer than so much of the picture leaves no margin
+SHOWN_SIDE = 480  # pixels, at most, of the visitor's picture as it comes back to show the crop
+MAX_SIDES = 8  # of the picture, that a crop is as long as, at most
 MAX_ZOOM = 16  # of a crop: a side of no less than this part of the picture's width
 
 
@@ -110,7 +113,7 @@ def prepare_upload(
     values: Values = "auto",
     crop: Mapping[str, Any] | None = None,
 ) -> Prepared:
-    """Read the picture in a visitor's file and make it like those of the model.
+    """Read the picture in a visitor's file and make it like those of the model; `picture` is then at most SHOWN_SIDE long.
 
     invert: exchange light and dark; "auto" does so for a model of light things on black, if the thing is dark.
     values: how more than 8 bits become 8, see `vae.decode.read_picture`.
@@ -120,14 +123,16 @@ def prepare_upload(
     for name, value, allowed in (("invert", invert, get_args(Invert)), ("values", values, get_args(Values))):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r:.100}")
-    return _prepare_once(model, path, invert, values, None if crop is None else _read_crop(crop))
+    return _prepare_once(path, model, invert, values, None if crop is None else _read_crop(crop))
 
 
-@lru_cache(maxsize=128)  # gradio names an upload after its content; it is prepared once, not at every slide
-def _prepare_once(model: VAE, path: str, invert: Invert, values: Values, crop: Square | None) -> Prepared:
+@CACHE.remember(maxsize=64)  # it is prepared once, not at every slide
+def _prepare_once(path: str, model: VAE, invert: Invert, values: Values, crop: Square | None) -> Prepared:
     picture, note = read_upload(path, max(SIDE, OVERSAMPLING * model.config.image_size), values)
     prepared = prepare(model, picture, invert, crop)
-    return prepared._replace(notes=((note,) if note else ()) + prepared.notes)
+    shown = prepared.picture.copy()
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return prepared._replace(picture=shown, notes=((note,) if note else ()) + prepared.notes)
 
 
 def _read_crop(crop: Mapping[str, Any]) -> Square:
@@ -151,7 +156,7 @@ def prepare(model: VAE, picture: Image.Image, invert: Invert = "auto", crop: Squ
     picture = picture.convert("L" if model.config.channels == 1 else "RGB")
     width, height = picture.size
     edge = min(width, height)
-    square = _pixels(crop, width) if crop else ((width - edge) / 2, (height - edge) / 2, edge)
+    square = _pixels(crop, picture) if crop else ((width - edge) / 2, (height - edge) / 2, edge)
     x = to_unit(torch.from_numpy(np.array(cut_square(picture, square, size)))).view(size, size, -1).permute(2, 0, 1)
     if invert == "yes":
         x = 1 - x
@@ -172,8 +177,13 @@ def _without_transparency(picture: Image.Image, contrasting: bool) -> Image.Imag
     return Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture).convert("RGB")
 
 
-def _pixels(crop: Square, width: int) -> Square:
-    left, top, side = (width * part for part in crop)
+def _pixels(crop: Square, picture: Image.Image) -> Square:
+    left, top, side = (picture.width * part for part in crop)
+    if side > MAX_SIDES * max(picture.size):
+        raise ValueError(f"the crop is more than {MAX_SIDES} times as large as the picture: make it smaller")
+    for start, length in ((left, picture.width), (top, picture.height)):
+        if min(start + side, length) - max(start, 0) < 1:
+            raise ValueError("the crop lies outside the picture, or shows less than a pixel of it: move it back")
     return left, top, side
 
 
@@ -198,10 +208,8 @@ def _prepare_thing(known: Habits, picture: Image.Image, size: int, invert: Inver
             return Prepared(same, (0.0, 0.0, 1.0), picture, ("light and dark were exchanged",) * is_dark)
     window = (0.0, 0.0, float(width), float(height))
     if crop is not None:
-        left, top, side = _pixels(crop, width)
+        left, top, side = _pixels(crop, picture)
         window = (max(0.0, left), max(0.0, top), min(width, left + side), min(height, top + side))
-        if window[2] - window[0] < 1 or window[3] - window[1] < 1:
-            raise ValueError("the crop lies outside the picture: move it back")
     else:
         window = inside_frames(picture, window, 0.2 if has_margin else 0.5)
     thing = find_thing(picture, window, invert, has_margin)
@@ -224,7 +232,7 @@ def _prepare_thing(known: Habits, picture: Image.Image, size: int, invert: Inver
         edge = part if known.side < size - 2 else 0.0
         square = (within(x, right + edge - side, left - edge), within(y, bottom + edge - side, top - edge), side)
     else:
-        square = _pixels(crop, width)
+        square = _pixels(crop, picture)
     cut = cut_thing(thing, square, size * OVERSAMPLING)
     if has_margin:
         cut = thicken(cut, known.thin, known.usual)

@@ -16,7 +16,6 @@ from vae.generate import decode, encode, score, typicality
 from vae.images import psnr, ssim, to_pil
 from vae.model import VAE, kl_divergence
 
-SHOWN_SIDE = 480  # pixels, at most, of the visitor's picture as it comes back to show the crop
 FOREIGN, UNUSUAL = 1.0, 10.0  # percentiles of test pictures' scores: below the first, a picture is called foreign
 
 
@@ -55,8 +54,6 @@ def give_back(
     mse = (back - x).square().mean().item()
     place, sentence = compare(model, prepared.x, scores)
     left, top, size = prepared.crop
-    shown = prepared.picture.copy()
-    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     facts = {
         "psnr": round(psnr(mse), 2) if mse > 0 else None,
         "ssim": round(ssim(back, x).item(), 4) if min(x.shape[2:]) >= 11 else None,
@@ -68,7 +65,7 @@ def give_back(
         "logvar": logvar.tolist(),
         "kl": kl_divergence(mean[:, None], logvar[:, None]).tolist(),  # of each dimension
         "channels": model.config.channels,
-        "picture": shown,
+        "picture": prepared.picture,
         "crop": {"left": left, "top": top, "size": size},
     }
     return GivenBack(to_pil(prepared.x), to_pil(back[0]), facts)

@@ -276,12 +276,25 @@ def centre_of_mass(light: Array) -> tuple[float, float]:
 
 
 def cut_square(picture: Image.Image, square: Square, size: int, fill: int | tuple[int, ...] = 0) -> Image.Image:
-    """Cut a square out of a picture, which may reach beyond it, and resize it to size x size, anti-aliased."""
+    """Cut a square out of a picture, which may reach beyond it, and resize it to size x size, anti-aliased.
+
+    However far it reaches, memory is taken only for the picture and what a few of the result's pixels show around it.
+    """
     left, top, side = square
-    right, bottom = left + side, top + side
-    over = math.ceil(max(0, -left, -top, right - picture.width, bottom - picture.height))
-    if over:
+    if left >= 0 and top >= 0 and left + side <= picture.width and top + side <= picture.height:
+        return picture.resize((size, size), Image.Resampling.HAMMING, (left, top, left + side, top + side))
+    part = side / size  # of the picture's pixels, that one of the result's takes
+    over = math.ceil(2 * part) + 2  # where what the filter sees is still partly the picture
+    ends = []  # of what the result shows of that, in its own pixels: first and last, the latter excluded
+    for start, length in ((left, picture.width), (top, picture.height)):
+        first, last = math.floor((-over - start) / part) + 1, math.ceil((length + over - start) / part) - 1
+        ends.append((min(size, max(0, first)), min(size, max(0, last))))
+    (x, right), (y, bottom) = ends
+    cut = Image.new(picture.mode, (size, size), fill)
+    if x < right and y < bottom:
         wider = Image.new(picture.mode, (picture.width + 2 * over, picture.height + 2 * over), fill)
         wider.paste(picture, (over, over))
-        picture, left, top, right, bottom = wider, left + over, top + over, right + over, bottom + over
-    return picture.resize((size, size), Image.Resampling.HAMMING, (left, top, right, bottom))
+        left, top = left + over, top + over
+        box = (left + x * part, top + y * part, left + right * part, top + bottom * part)
+        cut.paste(wider.resize((right - x, bottom - y), Image.Resampling.HAMMING, box), (x, y))
+    return cut

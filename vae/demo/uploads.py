@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 
 import anyio
@@ -26,7 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from vae.decode import SCRIPT, Picture, Values, read_frames, write_frames
-from vae.demo.cache import CACHE
+from vae.demo.cache import CACHE, UNKNOWN
 
 SIDE = 512  # pixels of an upload's longer side, at least, that remain of it: a digit may lie small in a corner
 MAX_UPLOAD_BYTES = 20 * 2**20
@@ -85,11 +84,10 @@ def read_upload(path: str, side: int = SIDE, values: Values = "auto") -> Picture
     read = _read_once(path, side, values)
     if isinstance(read, str):
         raise ValueError(read)
-    CACHE.use(path)  # it is known to be in the cache
     return read
 
 
-@lru_cache(maxsize=16)  # gradio names an upload after its content; a photograph is decoded once, not at every slide
+@CACHE.remember(maxsize=16)  # a photograph is decoded once, not at every slide
 def _read_once(path: str, side: int, values: Values) -> Picture | str:
     """Read a visitor's picture, or return why it can't be decoded: to try again would take as long as before."""
     try:
@@ -100,27 +98,26 @@ def _read_once(path: str, side: int, values: Values) -> Picture | str:
 
 def read_own_file(path: str) -> bytes:
     """Return the bytes of a file in this page's upload cache. Raises ValueError as `read_upload` does."""
-    unknown = "this picture is not on the page: upload it first"
     try:
         folder, absolute = os.path.realpath(get_upload_folder()), os.path.abspath(path)
         # First by name alone: even to look at what lies elsewhere can tell, or wait for a slow disk.
         if not any(_is_inside(absolute, place) for place in (folder, os.path.abspath(get_upload_folder()))):
-            raise ValueError(unknown)
+            raise ValueError(UNKNOWN)
         resolved = os.path.realpath(absolute)
         if not _is_inside(resolved, folder):
-            raise ValueError(unknown)
+            raise ValueError(UNKNOWN)
         with open(os.open(resolved, os.O_RDONLY | SAFELY), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ValueError(unknown)
+                raise ValueError(UNKNOWN)
             if status.st_size > MAX_UPLOAD_BYTES:
                 raise ValueError(_TOO_LARGE)
             return file.read(MAX_UPLOAD_BYTES)
     except (OSError, UnicodeError):
-        raise ValueError(unknown) from None
+        raise ValueError(UNKNOWN) from None
     except ValueError as error:
         if "null" in str(error):  # a path that no system takes
-            raise ValueError(unknown) from None
+            raise ValueError(UNKNOWN) from None
         raise
 
 
