@@ -106,9 +106,11 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     # The model, perhaps a learned prior, their optimizer, and the average of their weights, which is what is kept.
     vae = initial_model(model_config, first).to(memory_format=torch.channels_last).to(accelerator.device)
     parts = torch.nn.ModuleList([vae])
+    flow_size = saved["facts"]["flow"] if saved else (FLOW_LAYERS, FLOW_WIDTH)
     if config.loss.prior == "flow":
         known = first.prior if first and isinstance(first.prior, Flow) else None
-        flow = known or Flow(model_config.latent_dim, FLOW_LAYERS, FLOW_WIDTH)
+        flow = known or Flow(model_config.latent_dim, *flow_size)
+        flow_size = len(flow.layers), flow.width
         parts.append(flow.requires_grad_(True).to(accelerator.device))
     ema = EMA(parts)
     act_as_one(vae, accelerator)
@@ -146,7 +148,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
         samples=samples,
     )
     figures = describe_training(config, accelerator, split, vae)
-    facts = {"config": to_plain(config), "model": asdict(model_config), "speed": speed.options}
+    facts = {"config": to_plain(config), "model": asdict(model_config), "flow": flow_size, "speed": speed.options}
     state = TrainingState(accelerator, parts, ema, optimizer, facts)
     run = Run(accelerator, config.run, split, Output(folder), figures, measure, state)
     if saved:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import train
+from vae import VAE, Flow
 from vae.figures import Figures
 from vae.files import fingerprint
 from vae.images import to_pil
@@ -142,6 +143,22 @@ def test_a_stopped_run_says_how_to_go_on_and_does_to_the_bit(
     train.main([*options, "--output", str(tmp_path / "whole")])
     assert fingerprint(stopped) == fingerprint(tmp_path / "whole")
     assert without_times(stopped) == without_times(tmp_path / "whole")
+
+
+def test_a_flow_of_another_size_goes_on(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, stopped = tmp_path / "first", tmp_path / "stopped"
+    train.main([*options, "--output", str(first)])
+    model = VAE.from_pretrained(first)
+    model.prior = Flow(4, 2, 8)
+    model.save_pretrained(first)
+    stop_at(monkeypatch, 25)
+    data = options[options.index("--data-dir") :]
+    start = ["--dataset", "folder", "--batch-size", "8", *data, "--init", str(first), "--prior", "flow"]
+    train.main([*start, *AT_EVERY_LOOK, "--output", str(stopped)])
+    train.main(["--resume", str(stopped)])
+    prior = VAE.from_pretrained(stopped).prior
+    assert isinstance(prior, Flow)
+    assert (len(prior.layers), prior.width) == (2, 8)
 
 
 def test_only_where_it_stops_may_be_another(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:

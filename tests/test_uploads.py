@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from gradio.queueing import Event
 from gradio.state_holder import SessionState
+from PIL import Image
 from starlette.requests import Request
 
 import app
-import vae.demo.uploads
+from vae.demo import uploads
 from vae.demo.border import MAX_UNREAD_OF_ALL, is_open
 from vae.demo.cache import FILE_BYTES, MAX_IDLE_SECONDS, SURE_SECONDS, Cache
 from vae.demo.models import Models
@@ -112,6 +113,24 @@ def test_what_was_made_of_a_file_goes_with_it(folder: Path) -> None:
         content_of(str(folder / "never"), 2)
 
 
+def test_packages_may_lie_where_only_this_process_looks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the user's own folder, where pip puts them if it may not write elsewhere."""
+    (tmp_path / "only_here.py").touch()
+    script = tmp_path / "decode.py"
+    script.write_text(f"import only_here, runpy\nrunpy.run_path({uploads.SCRIPT!r}, run_name='__main__')\n")
+    monkeypatch.setattr(uploads, "SCRIPT", str(script))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    decoder = uploads.Decoder()
+    try:
+        content = BytesIO()
+        Image.new("L", (5, 4)).save(content, "PNG")
+        assert decoder.read(content.getvalue, "a.png", 4).image.size == (4, 4)
+    finally:
+        decoder.close()
+
+
 def test_a_full_disk_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise OSError("no space")
@@ -191,16 +210,16 @@ def test_an_upload_is_a_file_of_the_cache_under_its_name(folder: Path) -> None:
 def test_what_is_no_whole_file_leaves_nothing_behind(
     pieces: list[bytes], whole: bool, status: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vae.demo.uploads, "CACHE", Cache())
+    monkeypatch.setattr(uploads, "CACHE", Cache())
     answer, sentence = sent(*pieces, whole=whole)
     assert answer == status
     assert len(sentence) > 20
     assert files_in(folder) == []
-    assert vae.demo.uploads.CACHE._coming == 0
+    assert uploads.CACHE._coming == 0
 
 
 def test_a_crowd_that_sends_files_is_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae.demo.uploads, "CACHE", Cache(max_bytes=1000))
+    monkeypatch.setattr(uploads, "CACHE", Cache(max_bytes=1000))
     read: list[bytes] = []
     assert sent(part(b"content"), read=read) == (503, "many visitors send pictures just now: try again in a moment")
     assert read[-1] == b"--x--\r\n"  # or the answer might not arrive
@@ -208,7 +227,7 @@ def test_a_crowd_that_sends_files_is_told_so(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_slow_upload_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae.demo.uploads, "UPLOAD_SECONDS", 0.0)
+    monkeypatch.setattr(uploads, "UPLOAD_SECONDS", 0.0)
 
     async def receive() -> Any:
         await asyncio.Event().wait()

@@ -26,16 +26,16 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """
     # In float64, and by the arc tangent of half the angle: an arc cosine can't tell small angles from 0, nor large ones
     # from π (Kahan, "How Futile are Mindless Assessments of Roundoff", 2006, section 12).
-    start, end = a.double(), b.double()
+    start, end, t = a.cpu().double(), b.cpu().double(), t.cpu()  # there: MPS has no float64
     lengths = start.norm(), end.norm()
     u, v = start / lengths[0], end / lengths[1]
     angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())
     if not PARALLEL < angle < torch.pi - PARALLEL:  # also where a or b is zero, and the angle not a number
-        return lerp(a, b, t)
+        return lerp(a, b, t.to(a))
     t = t.double()[:, None]
     direction = (torch.sin((1 - t) * angle) * u + torch.sin(t * angle) * v) / torch.sin(angle)
-    between = (torch.lerp(*lengths, t) * direction).to(a)
-    return torch.where(t == 0, a, torch.where(t == 1, b, between))
+    between = torch.lerp(*lengths, t) * direction
+    return torch.where(t == 0, start, torch.where(t == 1, end, between)).to(a)
 
 
 def interpolate(a: Tensor, b: Tensor, t: Tensor, path: Path = "slerp") -> Tensor:

@@ -182,7 +182,7 @@ class VAE(Pretrained):
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
         # ln of the calibrated σ of p(x|z), in units of the [0, 1] pixel range: one number, or one for each frequency
-        # (spectral); see vae.loss. Measured after training by vae.evaluate.measure.calibrate.
+        # (spectral); see vae.loss. Measured after training by `vae.loss.calibrate`.
         size = self.config.image_size
         shape = (self.config.channels, size, size) if self.config.likelihood == "spectral" else ()
         self.register_buffer("log_scale", torch.zeros(shape))

@@ -32,6 +32,8 @@ MAX_UPLOAD_BYTES = 20 * 2**20
 UPLOAD_SECONDS = 300  # that a visitor may take to send a file
 DECODE_SECONDS = 5  # until a process is ended from outside; it ends itself after WORKER_SECONDS of processor time
 START_SECONDS = 60  # on a busy machine; importing takes a third of a second
+# Nothing of the environment counts there, not even where packages lie, which may be in the user's own folder.
+START = "import runpy, sys; sys.path += sys.argv[2:]; runpy.run_path(sys.argv[1], run_name='__main__')"
 MAX_WAITING = 8  # visitors who wait for the one decoder
 
 # What open() takes where it knows it: no symbolic link, and no waiting for a device or FIFO.
@@ -168,7 +170,7 @@ class Decoder:
         while len(self._processes) < 2:
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-I", SCRIPT],
+                    [sys.executable, "-I", "-c", START, SCRIPT, *sys.path],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,

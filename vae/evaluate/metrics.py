@@ -80,8 +80,10 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3, chunk: int = 1
         distance = torch.cdist(part, real)  # (chunk, N)
         among_real.append((distance <= radii[0]).any(dim=1))
         among_generated.append((distance <= radius[:, None]).any(dim=0))
-    precision = torch.cat(among_real).double().mean().item()
-    return PrecisionRecall(precision, torch.stack(among_generated).any(dim=0).double().mean().item())
+    shares = (
+        part.cpu().double().mean().item() for part in (torch.cat(among_real), torch.stack(among_generated).any(dim=0))
+    )
+    return PrecisionRecall(*shares)
 
 
 def _check_features(a: Tensor, b: Tensor, more_than: int) -> None:

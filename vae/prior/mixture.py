@@ -126,14 +126,15 @@ class GaussianMixture(Prior):
         which make z most likely (Friedman, "Regularized Discriminant Analysis", JASA 1989). The result is rounded to half
         precision, if its range allows that, so that its file has half the size.
         """
-        own = self.scale_tril.double() @ self.scale_tril.double().mT  # (K, D, D)
-        common = (self.weights[:, None, None] * own).sum(dim=0)  # (D, D)
+        factors = self.scale_tril.cpu().double()  # there: MPS has no float64
+        own = factors @ factors.mT  # (K, D, D)
+        common = (self.weights.cpu()[:, None, None] * own).sum(dim=0)  # (D, D)
         shares = SHARES if self.components > 1 else (0.0,)
         covariances = [own.lerp(common, share) for share in shares]
-        identity = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
+        identity = torch.eye(own.shape[1], dtype=own.dtype)
         best = -math.inf, self.scale_tril
         for covariance, roundness in itertools.product(covariances, ROUNDNESS):
-            shape = torch.linalg.cholesky(covariance.lerp(identity, roundness)).float()
+            shape = torch.linalg.cholesky(covariance.lerp(identity, roundness)).float().to(z.device)
             for factor in FACTORS:
                 self.scale_tril = shape * math.sqrt(factor)
                 best = max(best, (self.log_prob(z).mean().item(), self.scale_tril), key=lambda tried: tried[0])

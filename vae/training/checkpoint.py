@@ -34,7 +34,7 @@ from vae.training.push import command
 
 T = TypeVar("T")
 
-FORMAT = 2  # of the files; another one is refused
+FORMAT = 3  # of the files; another one is refused
 FOLDER = "checkpoints"  # within the output folder
 KEPT = 2  # the last checkpoints: a file may be damaged
 # What zipfile and torch say of a file in which bits are flipped, or that ends too early.
@@ -53,7 +53,7 @@ MAY_CHANGE = UNPUBLISHED | {"epochs", "minutes", "checkpoint_minutes", "resume",
 class TrainingState:
     """All that changes from one step to the next, but for the clock and what was measured.
 
-    facts: what must be the same in a run that goes on, as plain values: the configuration and the model's config.
+    facts: what must be the same in a run that goes on, as plain values: the configuration, the model's config, a flow's size.
     """
 
     accelerator: Accelerator

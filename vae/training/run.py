@@ -286,7 +286,9 @@ class Run:
         self.figures = figures
         if self.accelerator.is_main_process:
             kept = unpack_model(saved["kept"])
-            self.kept = kept and kept.to(self.accelerator.device).to(memory_format=torch.channels_last)
+            if kept:
+                self.kept = kept.to(self.accelerator.device).to(memory_format=torch.channels_last)
+                self.kept.prior.to(self.accelerator.device)  # a model doesn't take it along
         self.checkpoints.written = sorted(self.checkpoints.folder.glob("step-*.pt"))
         self.state.go_on(saved)
 
