@@ -29,7 +29,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from hub_server import Hub
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from torch import Tensor
 
 import app
@@ -669,7 +669,21 @@ def test_from_explore_to_interpolate_to_a_gif(browser: Browser, server: str) -> 
         page.goto(link)
         settle(page, "interpolate")
         assert np.array_equal(pixels(page, ".pad canvas:nth-child(49)"), corner)
+        # Keys that are held down change the address no more often than browsers allow, and the link is right at once.
+        page.evaluate(
+            """() => {
+                const replace = history.replaceState.bind(history);
+                globalThis.replaced = 0;
+                history.replaceState = (...all) => (replaced++, replace(...all));
+            }"""
+        )
         page.locator(".pad").focus()
+        for _ in range(20):
+            page.keyboard.press("ArrowRight")
+        told = page.evaluate("async () => (await import('/web/page.js')).app.link")
+        settle(page, "interpolate")
+        assert page.evaluate("location.href") == told
+        assert page.evaluate("replaced") < 10
         shown = pixels(page, ".stage canvas")
         page.keyboard.press("ArrowDown")
         settle(page, "interpolate")
@@ -742,6 +756,65 @@ def test_new_pictures_of_a_class_go_to_the_stage_and_onto_a_sheet(browser: Brows
         page.get_by_role("radiogroup", name="A click").get_by_label("A", exact=True).check()
         tiles.first.click()
         expect(page.locator(".stage .status")).to_contain_text("Seed 40 is now A")
+
+
+def test_lists_of_attributes_follow_what_is_drawn_from(browser: Browser, server: str) -> None:
+    with opened(browser, f"{server}#model=avatars&seed=3&tab=generate", DESKTOP) as page:
+        settle(page, "generate")
+        which, value = page.get_by_role("combobox", name="Attribute"), page.get_by_role("combobox", name="Value")
+        expect(value).to_be_hidden()
+        which.select_option("beard")
+        value.select_option("long")
+        page.get_by_role("radio", name="N(0, I)").check()
+        expect(which).to_have_value("")
+        expect(value).to_be_hidden()
+
+
+def test_the_camera_is_open_only_where_it_is_seen(browser: Browser, server: str) -> None:
+    camera = """() => {
+        globalThis.streams = [];
+        const open = () => {
+            streams.push(document.createElement("canvas").captureStream());
+            return new Promise((go) => setTimeout(go, 50, streams.at(-1)));
+        };
+        Object.defineProperty(navigator, "mediaDevices", { value: { getUserMedia: open } });
+    }"""
+    states = "() => streams.map((stream) => stream.getTracks()[0].readyState)"
+    with opened(browser, f"{server}#model=mnist&seed=3&tab=reconstruct", DESKTOP) as page:
+        settle(page, "reconstruct")
+        page.evaluate(camera)
+        webcam, shoot = page.get_by_role("button", name="Webcam"), page.get_by_role("button", name="Take the picture")
+        webcam.dblclick()  # the second while the visitor is asked
+        expect(shoot).to_be_visible()
+        assert page.evaluate(states) == ["live"]
+        page.get_by_role("tab", name="Explore").click()
+        page.wait_for_function("streams[0].getTracks()[0].readyState === 'ended'")
+        page.get_by_role("tab", name="Reconstruct").click()
+        expect(shoot).to_be_hidden()
+        webcam.click()
+        page.get_by_role("tab", name="Explore").click()  # before the visitor has answered
+        page.wait_for_function("streams[1]?.getTracks()[0].readyState === 'ended'")
+
+
+def test_a_way_whose_ends_are_still_to_come_is_not_gone(browser: Browser, server: str) -> None:
+    with opened(browser, f"{server}#model=mnist&seed=3&tab=interpolate", DESKTOP) as page:
+        settle(page, "interpolate")
+        waiting: list[Route] = []
+        page.route("**/run/point", lambda route: waiting.append(route))
+        page.get_by_role("radiogroup", name="Model").get_by_label("Avatars", exact=True).check()
+        while not waiting:
+            page.wait_for_timeout(10)
+        waiting[0].continue_()  # the stage's, and no other
+        expect(page.get_by_role("img", name=re.compile("^Avatars, "))).to_be_visible()
+        page.get_by_role("slider", name="On the way from A to B").fill("0.5")
+        for name in ("Keep this picture", "Save GIF", "Save PNG of all"):
+            page.get_by_role("button", name=name).click()
+        expect(page.locator(".stage .status")).to_be_empty()
+        while len(waiting) < 4:
+            page.wait_for_timeout(10)
+        for route in waiting[1:]:
+            route.continue_()
+        settle(page, "interpolate")
 
 
 def test_a_picture_goes_there_and_back_and_nothing_stale_stands_beside_it(

@@ -306,6 +306,31 @@ def test_a_mixture_has_five_pictures_for_each_dimension_of_a_component(monkeypat
         assert f"mixture-{components}" in names
 
 
+@pytest.mark.parametrize("sizes", [(600, 900), (1480, 20)])
+def test_a_mixture_is_one_of_classes_that_have_enough_pictures(
+    sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def fit(z: Tensor, components: int, *, labels: Tensor | None = None, **_: Any) -> GaussianMixture:
+        given.append(labels)
+        return GaussianMixture(z.shape[1], components)
+
+    monkeypatch.setattr(GaussianMixture, "fit", fit)
+    monkeypatch.setattr(Flow, "fit", lambda z: Flow(z.shape[1], 1, 4).requires_grad_(False))
+    labels = torch.cat([torch.full((size,), index) for index, size in enumerate(sizes)])[:, None]
+    labels = torch.cat([labels, torch.zeros(200, 1, dtype=torch.int64)])  # held out
+    images = torch.zeros(1700, 1, 28, 28, dtype=torch.uint8)
+    posterior = DiagonalGaussian(torch.randn(1700, 4), torch.zeros(1700, 4))
+    compare_priors(posterior, Pictures(images, labels, {"class": ("a", "b")}), 200)
+    single, several = given
+    assert single is None
+    if min(sizes) < 50:
+        assert several is None
+    else:
+        assert torch.equal(several, labels[:1500, 0])
+
+
 def test_the_prior_that_fits_best_comes_first_and_tightens_the_bounds() -> None:
     """Where the aggregate posterior is far from N(0, I), even one Gaussian fitted to it is a better prior."""
     model = small_model()

@@ -119,6 +119,21 @@ def test_a_mixture_fitted_to_posteriors_is_that_of_endless_samples_of_each() -> 
     assert ours > theirs - 0.1
 
 
+def test_a_mixture_of_classes_is_the_sum_of_those_of_each() -> None:
+    """Also where classes overlap. Each has a component, and each further one goes to the most pictures for one."""
+    z, labels = two_moons(2000), torch.tensor([2, 0, 0, 0, 0, 0, 0, 0] * 240 + [2] * 60 + [5] * 20)
+    whole = GaussianMixture.fit(z, components=9, labels=labels)
+    density = torch.zeros(len(z))
+    for label, components in ((0, 6), (2, 2), (5, 1)):
+        own = labels == label
+        density += own.float().mean() * GaussianMixture.fit(z[own], components).log_prob(z).exp()
+    torch.testing.assert_close(whole.log_prob(z), density.log())
+    assert whole.components == 9
+    spread = torch.full_like(z, 0.1)
+    wider = GaussianMixture.fit(z, 9, labels=labels, variance=spread)
+    assert wider.log_prob(z).mean() < whole.log_prob(z).mean()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_a_mixture_is_float32_whatever_it_is_fitted_to(dtype: torch.dtype) -> None:
     z = two_moons(300).to(dtype).requires_grad_(True)

@@ -70,7 +70,7 @@ def compare_priors(
 
     posterior: of pictures, (N, D), on the device to compute on. Of the last num_held_out of them, the first half calibrates the
         Gaussian and the mixture, the second half ranks the priors, so that none is ranked by what it was fitted to.
-    components: of the mixture, at most: fewer for few pictures, or many dimensions.
+    components: of the mixture, at most: fewer for few pictures, or many dimensions. If pictures are of classes, each has its own.
 
     The prior comes first under which the latent vectors of the second half are likeliest, but N(0, I) comes before those
     that aren't better by more than chance explains (a t-test of the differences, picture by picture).
@@ -83,21 +83,27 @@ def compare_priors(
     enough = max(PICTURES_PER_COMPONENT, PICTURES_PER_DIMENSION * latent_dim)
     components = min(components, pictures_fitted // enough, most)
     known = DiagonalGaussian(posterior.mean[:pictures_fitted], posterior.logvar[:pictures_fitted])
+    classes = _classes(pictures, pictures_fitted, enough, components)
 
     def mixture(components: int) -> Prior:
-        return GaussianMixture.fit(known.mean, components, variance=known.logvar.exp()).calibrate(calibrating[0])
+        labels = classes if components > 1 else None
+        mixture = GaussianMixture.fit(known.mean, components, variance=known.logvar.exp(), labels=labels)
+        return mixture.calibrate(calibrating[0])
 
     fits: dict[str, Callable[[], Prior]] = {"normal": lambda: StandardNormal(latent_dim)}
     if pictures_fitted > 1 and calibrating.shape[1] > 0:
         fits["gaussian"] = partial(mixture, 1)
         if components > 1:
-            fits[f"mixture-{components}"] = partial(mixture, components)
+            fits["mixture"] = partial(mixture, components)
     if latent_dim > 1:
         fits["flow"] = partial(Flow.fit, z.flatten(0, 1))
     if 0 < len(pictures.attributes) <= latent_dim:
         named = pictures._replace(labels=pictures.labels[:pictures_fitted])
         fits["attributes"] = lambda: AttributePrior(_fit_directions(known, named))
-    priors = {name: fit().cpu() for name, fit in fits.items()}
+    priors: dict[str, Prior] = {}
+    for name, fit in fits.items():
+        prior = fit().cpu()
+        priors[f"mixture-{prior.components}" if name == "mixture" else name] = prior
     scores = {
         name: torch.stack([prior.log_prob(draw) for draw in ranking.cpu()]).mean(dim=0)
         for name, prior in priors.items()
@@ -108,6 +114,15 @@ def compare_priors(
         return _is_higher(scores[row.name], scores["normal"]), row.name == "normal", row.held_out
 
     return sorted(rows, key=rank, reverse=True)
+
+
+def _classes(pictures: Pictures, count: int, enough: int, most: int) -> Tensor | None:
+    """Return the class of each of the first `count` pictures, (N,), if there are at most so many with `enough` pictures each."""
+    if len(pictures.attributes) != 1:
+        return None
+    labels = pictures.labels[:count, 0]
+    sizes = labels.unique(return_counts=True)[1]
+    return labels if len(sizes) <= most and sizes.min() >= enough else None
 
 
 def _is_higher(scores: Tensor, others: Tensor) -> bool:

@@ -167,7 +167,8 @@ def load_split(
     seed: of the one black-and-white draw of each picture that is measured on, if they are binarized.
     Raises ValueError if the pictures can't be had, or none would be left to train on.
     """
-    with accelerator.main_process_first():
+    # Then the first of each other machine, which may have a disk of its own.
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
         load = (
             own.__getitem__
             if own

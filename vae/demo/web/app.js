@@ -14,6 +14,7 @@ import { fit, readFragment, State, toFragment } from "./state.js";
 /** @typedef {ImageData | ImageBitmap} Picture */
 
 const RANDOM_SEEDS = 1_000_000;
+const ADDRESS_MS = 400; // from one change of the address to the next: browsers refuse more than a hundred in half a minute
 
 /** @param {Control} control */
 export const isAttribute = (control) => control.values.length > 0;
@@ -45,6 +46,8 @@ export class App extends EventTarget {
   #drawn = 0; // counts the pictures that are asked for
   #painted = 0; // the newest of them that is to be seen
   previewed = 0; // counts where controls stood
+  #addressed = Number.NEGATIVE_INFINITY; // when the address was changed last
+  #timer = 0; // of its next change
   #isDrawing = false; // by the server
   /** @type {{z: ArrayLike<number>, positions: Map<string, number>} | null} */
   #awaited = null; // what it draws next
@@ -57,6 +60,7 @@ export class App extends EventTarget {
     this.models = models;
     this.model = models[0].name;
     this.state.addEventListener("change", () => this.#change());
+    globalThis.addEventListener("pagehide", () => this.#timer && this.#writeAddress());
     globalThis.addEventListener("hashchange", () => {
       if (this.state.present && location.hash.slice(1) !== this.#fragment) location.reload();
     });
@@ -69,6 +73,11 @@ export class App extends EventTarget {
     this.#kept = link.kept;
     this.model = link.model;
     return this.begin(link, link.positions);
+  }
+
+  /** @returns {string} the address that leads here. A fragment alone would be that of gradio's base, without the query */
+  get link() {
+    return Object.assign(new URL(location.href), { hash: this.#fragment }).href;
   }
 
   /** @returns {string} what to call the present model */
@@ -235,10 +244,10 @@ export class App extends EventTarget {
     );
   }
 
-  /** Whether the stage shows what was begun with last. */
+  /** Whether the stage shows what was begun with last, and the address says it. */
   get isSettled() {
     const hasDrawn = this.#painted === this.#drawn && this.#answered === this.#requested && this.#drawn > 0;
-    return hasDrawn && (this.engine !== null || this.isByServer);
+    return hasDrawn && (this.engine !== null || this.isByServer) && this.#timer === 0;
   }
 
   /** The worker has failed. */
@@ -262,9 +271,17 @@ export class App extends EventTarget {
     if (z.length !== length) throw new RangeError(`expected ${length} latents, got ${z.length}`);
   }
 
-  /** Let the address lead back to here. A fragment alone would be that of gradio's base, which has no query. */
+  /** Let the address lead back to here, in a moment: more may change. */
   #address() {
-    history.replaceState(history.state, "", Object.assign(new URL(location.href), { hash: this.#fragment }));
+    const wait = Math.max(0, this.#addressed + ADDRESS_MS - performance.now());
+    this.#timer ||= setTimeout(() => this.#writeAddress(), wait);
+  }
+
+  #writeAddress() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#addressed = performance.now();
+    history.replaceState(history.state, "", this.link);
   }
 
   get #fragment() {

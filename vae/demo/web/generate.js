@@ -25,6 +25,7 @@ class Generate {
   #asked = 0; // counts what was asked for
   #shown = 0; // the newest whose pictures are all there
   #timer = 0;
+  #fill = () => {}; // lets the list of values be that of the attribute
   /** @type {Drawn[]} */
   #drawn = [];
 
@@ -167,9 +168,10 @@ class Generate {
 
   /** @param {Choices["attributes"]} attributes */
   #classes(attributes) {
+    this.#fill = () => {};
     if (attributes.length === 0) return [];
     const choose = (/** @type {string} */ attribute, /** @type {string} */ value) =>
-      this.#change({ attribute, value, prior: DEFAULTS.prior });
+      this.#change({ attribute, value, prior: this.#choices.priors[0].name });
     const [{ name, values }] = attributes;
     if (attributes.length === 1 && values.length <= MAX_CHIPS) {
       const words = [["", "any"], ...values.map((value) => [value, value])];
@@ -184,16 +186,16 @@ class Generate {
       ...attributes.map((each) => option(each.name)),
     );
     const what = make("select", { "aria-label": "Value" });
-    const fill = () => {
+    this.#fill = () => {
       const chosen = attributes.find((each) => each.name === which.value);
       what.replaceChildren(...(chosen?.values ?? []).map((value) => option(value)));
       what.hidden = !chosen;
     };
     which.value = this.#set.attribute;
-    fill();
+    this.#fill();
     if (this.#set.value) what.value = this.#set.value;
     which.onchange = () => {
-      fill();
+      this.#fill();
       choose(which.value, what.value ?? "");
     };
     what.onchange = () => choose(which.value, what.value);
@@ -209,7 +211,10 @@ class Generate {
     this.count.value = String(count);
     for (const input of this.priors.querySelectorAll("input")) input.checked = !attribute && input.value === prior;
     for (const input of this.classes.querySelectorAll("input")) input.checked = input.value === value;
-    if (!attribute) for (const list of this.classes.querySelectorAll("select")) list.value = "";
+    if (!attribute) {
+      for (const list of this.classes.querySelectorAll("select")) list.value = "";
+      this.#fill();
+    }
     const isPlain = Object.entries(DEFAULTS).every(([name, standard]) => this.#set[name] === standard);
     this.app.keep("new", isPlain ? null : JSON.stringify(this.#set));
   }

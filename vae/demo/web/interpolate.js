@@ -56,7 +56,6 @@ class Interpolate {
       "aria-label": "On the way from A to B",
     });
     this.slider.oninput = () => this.#go([Number(this.slider.value), 0]);
-    this.slider.onchange = () => this.#keep();
     this.play = make(
       "button",
       { type: "button", className: "round", "aria-label": "Play", onclick: () => this.#toggle() },
@@ -110,17 +109,28 @@ class Interpolate {
     const isFirst = this.#model === null;
     if (!isFirst) this.#t = [0, 0];
     this.#model = app.model;
+    this.#ends = { a: null, b: null, c: null, d: null };
     const model = app.model;
     const request = ++this.#request;
     try {
       const ends = await Promise.all(NAMES.map((name, index) => this.#first(name, index, isFirst)));
       if (request !== this.#request || model !== app.model) return;
-      for (const [index, name] of NAMES.entries()) this.#ends[name] = ends[index];
+      for (const [index, name] of NAMES.entries()) this.#ends[name] ??= ends[index];
       this.#changed();
     } catch (error) {
       app.say(error.message);
       this.#model = null;
     }
+  }
+
+  /** @returns {Name[]} the ends of the way */
+  get #used() {
+    return this.kind === "line" ? NAMES.slice(0, 2) : NAMES;
+  }
+
+  /** Whether all of them are known. */
+  get #isReady() {
+    return this.#used.every((name) => this.#ends[name]);
   }
 
   /** Whether all pictures are there. */
@@ -203,6 +213,7 @@ class Interpolate {
   #exports() {
     const button = (/** @type {string} */ text, /** @type {() => Promise<void>} */ make_) => {
       const onclick = async () => {
+        if (!this.#isReady) return;
         try {
           await make_();
         } catch (error) {
@@ -255,6 +266,7 @@ class Interpolate {
     this.#stop();
     this.#t = t;
     this.#show();
+    this.#keep();
   }
 
   #show() {
@@ -263,11 +275,12 @@ class Interpolate {
     this.slider.setAttribute("aria-valuetext", `${Math.round(100 * u)} % of the way from A to B`);
     this.pad.mark(u, v);
     for (const { t, button } of this.frames) button.classList.toggle("here", Math.abs(t - u) < 0.5 / (FRAMES - 1));
-    if (this.#ends.a) this.app.show(this.#at(u, v));
+    if (this.#isReady) this.app.show(this.#at(u, v));
   }
 
   /** The ends or the way are others: draw all of it. */
   async #changed() {
+    if (!this.#isReady) return;
     this.#keep();
     const drawing = ++this.#drawn;
     this.#show();
@@ -278,7 +291,7 @@ class Interpolate {
       return drawing === this.#drawn;
     };
     try {
-      for (const name of isLine ? NAMES.slice(0, 2) : NAMES) {
+      for (const name of this.#used) {
         const end = this.#ends[name];
         const picture = await this.app.decode(end.z);
         if (drawing !== this.#drawn) return;
@@ -312,14 +325,14 @@ class Interpolate {
 
   /** Put the ends and the way into the link. */
   #keep() {
+    if (!this.#isReady) return;
     const { app } = this;
     app.keep("i", this.kind === "line" ? null : this.kind);
     app.keep("it", this.#t.some((share) => share > 0) ? this.#t.map((share) => share.toFixed(3)).join("_") : null);
     app.keep("ip", this.path === "slerp" ? null : this.path);
-    for (const [index, name] of NAMES.entries()) {
-      const { seed, z } = this.#ends[name];
-      const isShown = index < 2 || this.kind === "corners";
-      app.keep(`i${name}`, isShown ? (seed === undefined ? `z${encode(z)}` : `s${seed}`) : null);
+    for (const name of NAMES) {
+      const { seed, z } = this.#ends[name] ?? {};
+      app.keep(`i${name}`, this.#used.includes(name) ? (seed === undefined ? `z${encode(z)}` : `s${seed}`) : null);
     }
   }
 

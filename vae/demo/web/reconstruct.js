@@ -2,7 +2,7 @@
 
 import { gaussian } from "./app.js";
 import { CropBox } from "./crop.js";
-import { button, canvas, choices, make, paint, term } from "./dom.js";
+import { button, canvas, choices, make, onLeave, paint, term } from "./dom.js";
 import { DrawPad } from "./draw-pad.js";
 import { heatMap } from "./heat.js";
 import { NumbersChart } from "./numbers.js";
@@ -108,6 +108,7 @@ class Reconstruct {
       this.message.textContent = sentence;
     };
     this.camera = new Webcam((file) => this.#take(file, "your photograph"), refuse);
+    onLeave(this.element, () => this.camera.close());
     return make(
       "div",
       {},

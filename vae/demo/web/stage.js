@@ -249,7 +249,7 @@ export class Stage {
 
   async #copy() {
     try {
-      await navigator.clipboard.writeText(location.href);
+      await navigator.clipboard.writeText(this.app.link);
       this.app.say("The link is copied.");
     } catch {
       this.app.say("Copy the address of this page: it is the link.");

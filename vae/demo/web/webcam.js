@@ -5,6 +5,7 @@ import { button, make } from "./dom.js";
 export class Webcam {
   /** @type {MediaStream | null} */
   #stream = null;
+  #isAsking = false; // the visitor, whether it may be opened
 
   /**
    * @param {(file: Blob) => void} take a photograph
@@ -16,16 +17,24 @@ export class Webcam {
     this.element = make("div", { className: "camera", hidden: true });
   }
 
-  /** Open it, or close it if it is open. */
+  /** Open it, or close it if it is open. Where the visitor has left meanwhile, it stays closed. */
   async toggle() {
+    if (this.#isAsking) return;
     if (!this.element.hidden) {
       this.close();
       return;
     }
     try {
+      this.#isAsking = true;
       this.#stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch (error) {
       this.refuse(`The webcam can't be had: ${error.message ?? error}.`);
+      return;
+    } finally {
+      this.#isAsking = false;
+    }
+    if (this.element.parentElement.closest("[hidden]")) {
+      this.close();
       return;
     }
     const video = make("video", { autoplay: true, muted: true, playsInline: true, srcObject: this.#stream });
