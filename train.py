@@ -31,6 +31,7 @@ from vae.config import VAEConfig
 from vae.data import OWN, Pictures, Share, augment, draw_binary, short_name, spec_of
 from vae.evaluate.measure import describe_dataset
 from vae.figures import Figures, TrainingRecord, published_command
+from vae.files import check_sizes, count_parameters
 from vae.hub import check_write
 from vae.loss import elbo, importance_weighted, mean_error, optimal_log_scale, overall_scale
 from vae.model import VAE, VAEOutput
@@ -214,7 +215,7 @@ def training_step(
 def describe_model(config: TrainConfig, first: VAE | None, own: Pictures | None = None) -> VAEConfig:
     """Make the config of the model: that of `first`, if there is one, and of own pictures' shape, if there are such.
 
-    Raises ValueError if it is not allowed.
+    Raises ValueError if it is not allowed, or is larger than what is loaded.
     """
     spec = spec_of(config.data.dataset)
     if own:
@@ -225,7 +226,11 @@ def describe_model(config: TrainConfig, first: VAE | None, own: Pictures | None 
     credited = [spec.attribution, first.config.attribution if first else ""]
     attribution = ". ".join(dict.fromkeys(filter(None, credited)))
     fitting = fit_shape(shape, default, first)
-    return replace(fitting, likelihood=config.loss.likelihood, attribution=attribution)
+    described = replace(fitting, likelihood=config.loss.likelihood, attribution=attribution)
+    check_sizes(asdict(described))  # or it could not be loaded
+    with torch.device("meta"):
+        count_parameters(VAE(described))
+    return described
 
 
 def describe_training(config: TrainConfig, accelerator: Accelerator, split: Split, model: VAE) -> Figures:
@@ -245,6 +250,7 @@ def describe_training(config: TrainConfig, accelerator: Accelerator, split: Spli
         seed=config.run.seed,
         prior=config.loss.prior,
         binarize=config.data.binarize,
+        streaming=config.data.streaming or None,
         keep=config.run.keep,
         samples=config.loss.samples,
         steps=0,

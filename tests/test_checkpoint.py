@@ -162,6 +162,9 @@ def test_a_flow_of_another_size_goes_on(options: list[str], tmp_path: Path, monk
 
 
 def test_only_where_it_stops_may_be_another(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "a run goes on in its own folder: leave out --output elsewhere" in said_by_exit(
+        "--resume", stopped, "--output", "elsewhere"
+    )
     assert re.search(
         r"--width is 4 in .* and can't become 8: .* another --epochs or --minutes",
         said_by_exit("--resume", stopped, "--width", 8),

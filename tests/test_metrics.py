@@ -146,16 +146,16 @@ def test_the_bound_rises_with_the_samples_to_the_known_log_likelihood() -> None:
     assert abs(gaps[-1]) < 0.02
 
 
-@pytest.mark.parametrize("learned", [False, True])
-def test_what_is_trained_for_with_more_samples_is_that_bound(learned: bool) -> None:
+@pytest.mark.parametrize(("learned", "beta"), [(False, 1.0), (True, 1.0), (False, 4.0)])
+def test_what_is_trained_for_with_more_samples_is_that_bound(learned: bool, beta: float) -> None:
     model = small_model(likelihood="bernoulli")
     prior = Flow(model.config.latent_dim, 2, 8) if learned else StandardNormal()
     x = torch.rand(5, 1, 28, 28, generator=seeded()).round()
     with torch.no_grad():
         output = model(x, seeded(1), samples=3)
-        again = elbo(x.repeat(3, 1, 1, 1), output, "bernoulli", model.log_scale, log_prior=prior.log_prob)
+        again = elbo(x.repeat(3, 1, 1, 1), output, "bernoulli", model.log_scale, beta, prior.log_prob)
         bound = importance_weighted(again.total, 3)
-        expected = importance_weighted_bound(model, x, 3, prior=prior, generator=seeded(1))
+        expected = importance_weighted_bound(model, x, 3, prior=prior, beta=beta, generator=seeded(1))
     assert bound.shape == (5,)
     torch.testing.assert_close(bound, expected)
     torch.testing.assert_close(importance_weighted(again.total, 1), again.total)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from vae import VAE, calibrate, score
+from vae import VAE, VAEConfig, calibrate, score
 from vae.data import Share, as_pictures, load_dataset, load_examples, split_pictures
+from vae.data.own import fit, usable_labels
 from vae.data.stream import open_stream
+from vae.evaluate import __main__ as evaluation
 from vae.figures import Figures, last_part
 from vae.images import to_pil, to_unit
 from vae.training.setup import DataOptions
@@ -380,6 +383,9 @@ def test_the_program_trains_on_a_dataset_of_the_hub_and_evaluates_it(on_disk: Pa
     assert done.returncode == 0, done.stderr
     assert VAE.from_pretrained(output).directions is not None
     assert str(on_disk) not in (output / "metrics.json").read_text() + (output / "README.md").read_text()
+    training = Figures.read(output).training
+    assert training
+    assert training.streaming
     command = [sys.executable, "-m", "vae.evaluate", str(output), "--dataset", name, "--samples", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -407,8 +413,55 @@ def test_a_streamed_dataset_is_read_once_in_each_pass_by_all_processes_together(
     assert sorted(alone) == told
     assert sorted(itertools.chain(*read(2, seed=0))) == told
     assert alone != read(1, seed=1)[0]
+    first, second, again = (list(stream.read(Share(), 0, epoch)) for epoch in (0, 1, 1))
+    assert first != second == again
+    assert sorted(map(bytes, first)) == sorted(map(bytes, second))
     later = next(stream.batches(4, seed=0, start=3))
     assert [image.numpy().tobytes() for image in later] == alone[12:16]
+
+
+def test_a_streamed_model_is_measured_on_pictures_that_it_was_not_trained_on(on_disk: Path) -> None:
+    name = f"hub:{on_disk / 'parquet'}"
+    training = Figures.read(Path("weights/mnist")).training
+    assert training
+    figures = Figures(training=dataclasses.replace(training, streaming=True))
+    load = evaluation.loader(name, evaluation.Options("mnist"), VAE(VAEConfig(latent_dim=2, width=4, depth=1)), figures)
+    sides = open_stream(name, image_size=28, channels=1)
+    trained_on = {fit(file, (1, 28, 28), "auto").numpy().tobytes() for file in sides.stream.read(Share(), 0, 0)}
+    test = {image.numpy().tobytes() for image in load("test").images}
+    held_out = {image.numpy().tobytes() for image in load("train").images[-sides.num_held_out :]}
+    assert test
+    assert held_out
+    assert not trained_on & (test | held_out)
+
+
+def test_a_picture_of_a_stream_that_cant_be_read_does_not_end_it(
+    on_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = open_stream(f"hub:{on_disk / 'parquet'}", channels=1).stream
+    read = stream.read
+
+    def with_broken_ones(*arguments: Any) -> Iterator[Any]:
+        files = list(read(*arguments))
+        return iter([b"broken", files[1], b"broken", files[3], *[b"and another"] * 4])
+
+    monkeypatch.setattr(stream, "read", with_broken_ones)
+    batches = stream.batches(4, seed=0)
+    batch = next(batches)
+    assert torch.equal(batch[0], batch[1])
+    assert torch.equal(batch[2], batch[1])
+    assert not torch.equal(batch[3], batch[1])
+    assert capsys.readouterr().err.count("a picture of the stream is left out: it is not a picture") == 1
+    with pytest.raises(ValueError, match="no picture of a batch can be read: one is not a picture"):
+        next(batches)
+
+
+def test_no_more_labels_are_taken_than_a_model_has_sliders_for(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = torch.tensor([[0, 1] * 35, [1, 0] * 35])
+    taken, attributes = usable_labels(labels, {f"label {index}": ("no", "yes") for index in range(70)})
+    assert taken.shape == (2, 64)
+    assert len(attributes) == 64
+    assert capsys.readouterr().err.count("more than 64 labels are too many") == 6
 
 
 @pytest.mark.parametrize(

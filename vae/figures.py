@@ -74,6 +74,7 @@ class TrainingRecord:
     seed: int
     prior: str = "normal"
     binarize: str | None = None
+    streaming: bool | None = None
     keep: str = "best"
     samples: int = 1
     steps: int

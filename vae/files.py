@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from vae.config import VAEConfig
 
@@ -89,9 +89,7 @@ def parse_config(values: Any, path: Path) -> VAEConfig:
     """Build the config that `path` holds. Raises ValueError, naming path, if it is invalid or beyond the limits."""
     try:
         if isinstance(values, dict):  # before anything is computed from them
-            for name, most in MAX_FIELDS.items():
-                if type(values.get(name)) is int and values[name] > most:
-                    raise ValueError(f"{name} must be at most {most}, got {values[name]!r:.100}")
+            check_sizes(values)
         config = VAEConfig.from_dict(values)
         if len(config.attribution) > MAX_ATTRIBUTION:
             raise ValueError(
@@ -100,6 +98,21 @@ def parse_config(values: Any, path: Path) -> VAEConfig:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return config
+
+
+def check_sizes(values: Mapping[str, Any]) -> None:
+    """Raise ValueError if a field of a config is beyond MAX_FIELDS: such a model is not loaded."""
+    for name, most in MAX_FIELDS.items():
+        if type(values.get(name)) is int and values[name] > most:
+            raise ValueError(f"{name} must be at most {most}, got {values[name]!r:.100}")
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters. Raises ValueError if there are more than MAX_PARAMETERS: such a model is not loaded."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > MAX_PARAMETERS:
+        raise ValueError(f"its config asks for {count:,} parameters, more than the {MAX_PARAMETERS:,} allowed")
+    return count
 
 
 def read_tensors(

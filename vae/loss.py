@@ -192,6 +192,7 @@ def importance_weighted_bound(
     samples: int,
     *,
     prior: Prior | None = None,
+    beta: float = 1.0,
     chunk: int = 500,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -202,6 +203,7 @@ def importance_weighted_bound(
     with K = `samples`: 1 gives the ELBO, more come closer to log p(x) ("Importance Weighted Autoencoders", ICLR 2016,
     https://arxiv.org/abs/1509.00519). `bernoulli` scores x as it is: binarize it first, if that is meant.
     prior: p(z), on the model's device; None is N(0, I).
+    beta: weighs log p(z) - log q(z|x), as in `elbo`; only with 1 it is a bound.
     chunk: latent vectors decoded at once, over pictures and samples together, which bounds the memory.
     Raises ValueError if samples or chunk is below 1.
     """
@@ -220,7 +222,7 @@ def importance_weighted_bound(
             log_x = log_likelihood(
                 part.repeat(k, 1, 1, 1), model.decode_logits(z), model.config.likelihood, model.log_scale
             )  # log p(x|z), (k * B,)
-            log_weight = (log_x + prior.log_prob(z) - repeated.log_prob(z)).view(k, len(part))
+            log_weight = (log_x + beta * (prior.log_prob(z) - repeated.log_prob(z))).view(k, len(part))
             log_sum = torch.logaddexp(log_sum, log_weight.logsumexp(dim=0))  # (B,)
         bounds.append(log_sum - math.log(samples))
     return torch.cat(bounds)

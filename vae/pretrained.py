@@ -27,10 +27,10 @@ from vae.files import (
     GENERATED,
     LATENTS,
     MAP,
-    MAX_PARAMETERS,
     PRIOR,
     SAMPLES,
     WEIGHTS,
+    count_parameters,
     fingerprint,
     parse_config,
     parse_metadata,
@@ -208,9 +208,7 @@ def _load(cls: type[P], folder: Path) -> P:
         own = parse_config(parse_metadata(metadata, "config"), folder / WEIGHTS) if "config" in metadata else config
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
             model = cls(own)
-        numbers = sum(parameter.numel() for parameter in model.parameters())
-        if numbers > MAX_PARAMETERS:
-            raise ValueError(f"its config asks for {numbers:,} parameters, more than the {MAX_PARAMETERS:,} allowed")
+        count_parameters(model)
         return model, model.state_dict()
 
     model, tensors = read_tensors(folder / WEIGHTS, WEIGHTS, build)

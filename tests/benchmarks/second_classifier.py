@@ -133,6 +133,7 @@ def compare(
     models: Annotated[list[Path], tyro.conf.Positional],
     data_dir: Path = Path("data"),
     components: int | None = None,
+    by_class: bool = False,
 ) -> None:
     """Print, for each model, how far pictures are from the test pictures, by the package's classifier and the second.
 
@@ -143,12 +144,13 @@ def compare(
         models: Folders that train.py wrote, of one dataset.
         data_dir: Where its files are.
         components: Of a mixture to fit, instead of taking the model's own prior.
+        by_class: Fit one to each class, of as many components together.
     """
     device = PartialState().device
     first = Figures.read(models[0]).dataset
     if first is None or first.name not in ("mnist", "fashion-mnist"):
         raise ValueError(f"{models[0]} was not trained on mnist or fashion-mnist")
-    train, test = (load_dataset(first.name, data_dir, split).images for split in ("train", "test"))
+    (train, labels, _), (test, *_) = (load_dataset(first.name, data_dir, split) for split in ("train", "test"))
     judges: list[Callable[[Tensor], Tensor]] = [
         partial(extract_features, load_classifier(first.name).to(device)),
         partial(features, load_second(first.name, device)),
@@ -160,7 +162,7 @@ def compare(
         known, others = encode_images(model, train), encode_images(model, test)
         if (figures := Figures.read(folder).dataset) is None or figures.name != first.name:
             raise ValueError(f"{folder} was not trained on {first.name}, as {models[0]} was")
-        prior = fit(known, components) if components else model.prior
+        prior = fit(known, components, labels[:, 0] if by_class else None) if components else model.prior
         seeds = range(len(test))
         rows = [
             decode(model, others.mean),
@@ -178,13 +180,14 @@ def compare(
         print(f"| {folder} | {error:.5f} | {' | '.join(both)} |", flush=True)
 
 
-def fit(posterior: DiagonalGaussian, components: int) -> GaussianMixture:
-    """Fit a mixture as `vae.evaluate.fit` does: the last training pictures calibrate it."""
+def fit(posterior: DiagonalGaussian, components: int, labels: Tensor | None = None) -> GaussianMixture:
+    """Fit a mixture as `vae.evaluate.fit` does: the last training pictures calibrate it. With labels, (N,), one for each class."""
     held_out = default_num_held_out(len(posterior.mean))
     z = posterior.sample(torch.Generator().manual_seed(0))
     device = PartialState().device
     mean, variance = (part[:-held_out].to(device) for part in (posterior.mean, posterior.logvar.exp()))
-    mixture = GaussianMixture.fit(mean, components, variance=variance).cpu()
+    labels = None if labels is None else labels[:-held_out]
+    mixture = GaussianMixture.fit(mean, components, variance=variance, labels=labels).cpu()
     return mixture.calibrate(z[-held_out : -held_out // 2])
 
 

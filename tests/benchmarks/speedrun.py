@@ -62,7 +62,7 @@ def main(
     model = VAE.from_pretrained(output).to(memory_format=torch.channels_last).to(device)
     pictures, test = (load_dataset(DATASET, data_dir, split) for split in ("train", "test"))
     if not only_measure or not isinstance(model.prior, GaussianMixture):
-        model.prior = fit(encode_images(model, pictures.images), components)
+        model.prior = fit(encode_images(model, pictures.images), components, pictures.labels[:, 0])
         model.save_pretrained(output)
     fitted = time.monotonic()
     training = Figures.read(output).training

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from vae.attributes.model import MAX_ATTRIBUTES
 from vae.data.folder import MAX_VALUES, Side, choose_test, count, distinct_names, printable
 from vae.data.specs import HUB, Pictures
 from vae.decode import Values, read_picture
@@ -323,6 +324,8 @@ def usable_labels(
             reason = "it has only one value"
         elif sum(map(len, kept.values())) + len(names) > MAX_VALUES:
             reason = f"more than {MAX_VALUES:,} values are too many"
+        elif len(kept) == MAX_ATTRIBUTES:
+            reason = f"more than {MAX_ATTRIBUTES} labels are too many"
         if reason:
             print(f"the label {printable(name)!r} is left out: {reason}", file=sys.stderr)
             continue

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,7 @@ class Stream:
     ) -> None:
         self.dataset, self.column, self.shape, self.pixel_range, self.test = dataset, column, shape, pixel_range, test
         self.length = 0
+        self._refused: set[bytes] = set()  # hashes of pictures that can't be read
 
     def __len__(self) -> int:
         return self.length
@@ -59,14 +61,31 @@ class Stream:
     def batches(self, batch_size: int, *, seed: int, start: int = 0, share: Share = ALONE) -> Iterator[Tensor]:
         """Yield a process's share of each batch without end, (batch_size / processes, C, H, W) uint8, from batch `start` on.
 
-        Each process reads shards of its own, in an order of each pass, through a buffer of SHUFFLE_BUFFER files.
+        Each process reads shards of its own, in an order of each pass, through a buffer of SHUFFLE_BUFFER files. A picture
+        that can't be read is said on stderr, once, and another one of its batch takes its place.
+        Raises ValueError if none of a batch can be read.
         """
         size = batch_size // share.processes
         files = itertools.islice(self._files(seed, share), start * size, None)
-        decode = partial(fit, shape=self.shape, pixel_range=self.pixel_range)
         with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
             while True:
-                yield torch.stack(list(pool.map(decode, itertools.islice(files, size))))
+                found = list(pool.map(self._decode, itertools.islice(files, size)))
+                good = [picture for picture in found if isinstance(picture, Tensor)]
+                if not good:
+                    raise ValueError(f"no picture of a batch can be read: one {found[0]}")
+                yield torch.stack([picture if isinstance(picture, Tensor) else good[0] for picture in found])
+
+    def _decode(self, file: Picture) -> Tensor | str:
+        """Return the pixels of a file, or why there are none."""
+        try:
+            return fit(file, self.shape, self.pixel_range)
+        except ValueError as error:
+            reason = str(error).strip()
+            digest = _digest(file)
+            if digest not in self._refused:
+                self._refused.add(digest)
+                print(f"a picture of the stream is left out: it {reason}", file=sys.stderr)
+            return reason
 
     def _files(self, seed: int, share: Share) -> Iterator[Picture]:
         for epoch in itertools.count():
@@ -81,9 +100,9 @@ class Stream:
         from datasets.distributed import split_dataset_by_node
 
         mine = split_dataset_by_node(self.dataset, share.rank, share.processes)
-        shuffled = mine.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-        shuffled.set_epoch(epoch)
-        for file, _ in hub_rows(shuffled, self.column)[0]:
+        # By a generator of each pass: what set_epoch sets gets lost where columns are selected.
+        order = mine.shuffle(generator=np.random.default_rng((seed, epoch)), buffer_size=SHUFFLE_BUFFER)
+        for file, _ in hub_rows(order, self.column)[0]:
             if self.side(_digest(file)) == "train":
                 yield file
 

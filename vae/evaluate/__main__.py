@@ -18,6 +18,7 @@ from vae.attributes import AttributePrior
 from vae.card import model_card
 from vae.data import DATASETS, HUB, Attributes, Pictures, binarize, load_dataset
 from vae.data.folder import Side
+from vae.data.stream import open_stream
 from vae.decode import Values
 from vae.evaluate.features import CLASSIFIERS, load_classifier
 from vae.evaluate.features import train as train_classifier
@@ -174,6 +175,9 @@ def choose_dataset(options: Options, figures: Figures) -> str:
 def loader(name: str, options: Options, model: VAE, figures: Figures) -> Callable[[Side], Pictures]:
     """Return what loads a split of the pictures as the model knows them."""
     training = figures.training
+    if training and training.streaming:  # whose pictures have sides of their own, and don't fit into memory
+        size, channels = model.config.image_size, model.config.channels
+        return open_stream(name, image_size=size, channels=channels, pixel_range=options.pixel_range).__getitem__
 
     def load(split: Side) -> Pictures:
         size, channels = model.config.image_size, model.config.channels

@@ -10,7 +10,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from vae.data import DATASETS, load_dataset
+from vae.data import DATASETS, binarize, load_dataset
 from vae.decode import Values
 from vae.figures import Figures
 from vae.files import MAP, fingerprint
@@ -47,7 +47,8 @@ def main(options: Options) -> None:
     if not (is_folder(options.model) or options.model in bundled_names()):
         raise ValueError(f"a map is written into a folder of yours, and {options.model} is in the cache of the Hub")
     folder = find_model(options.model)
-    dataset = Figures.read(folder).dataset
+    figures = Figures.read(folder)
+    dataset = figures.dataset
     if dataset is None or dataset.name not in DATASETS:
         raise ValueError(f"{options.model} doesn't say which of {', '.join(DATASETS)} it was trained on")
     model = VAE.from_pretrained(folder)
@@ -62,6 +63,8 @@ def main(options: Options) -> None:
         pixel_range=options.pixel_range,
     )
     images, labels = pictures.images[: options.pictures], pictures.labels[: options.pictures]
+    if figures.training and figures.training.binarize:  # as the model knows them
+        images = binarize(images, figures.training.seed)
     if len(images) < MIN_MAPPED:
         raise ValueError(f"a map needs {MIN_MAPPED} test pictures at least, and there are {len(images)}")
     chart = draw_map(model, images)

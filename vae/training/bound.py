@@ -26,6 +26,7 @@ def measure_bound(
     metrics = evaluate(model, images, model.prior)
     if samples == 1:
         return metrics.reconstruction - beta * metrics.kl, metrics
-    generator = torch.Generator(images.device).manual_seed(0)
-    bounds = importance_weighted_bound(model, to_unit(images), samples, prior=model.prior, generator=generator)
+    x = to_unit(images.to(model.log_scale.device))
+    generator = torch.Generator(x.device).manual_seed(0)
+    bounds = importance_weighted_bound(model, x, samples, prior=model.prior, beta=beta, generator=generator)
     return bounds.mean().item(), metrics

@@ -250,7 +250,10 @@ def read_checkpoint(output: Path) -> dict[str, Any]:
 
 def load_checkpoint(config: Any, processes: PartialState) -> dict[str, Any]:
     """Read the checkpoint that `config.run.resume` names. Raises ValueError in one sentence if it can't go on to the bit."""
-    saved = read_checkpoint(config.run.resume)
+    folder, output = config.run.resume, config.output.output
+    if output and output.resolve() != folder.resolve():
+        raise ValueError(f"a run goes on in its own folder: leave out --output {output}, or copy {folder} first")
+    saved = read_checkpoint(folder)
     before, now = (options_of(values) for values in (saved["facts"]["config"], to_plain(config)))
     for name in now.keys() - MAY_CHANGE:
         if name not in before or before[name] != now[name]:

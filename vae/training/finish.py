@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
-from vae.data import DATASETS
+from vae.data import DATASETS, HUB
 from vae.evaluate import __main__ as evaluation
 from vae.evaluate import map as latent_map
 from vae.figures import Figures
@@ -19,6 +20,7 @@ def evaluate(folder: Path, options: FinishOptions, data: DataOptions) -> None:
     Raises ValueError, which says that the model is there, if that can't be done or is interrupted.
     """
     name = str(folder.resolve())  # or a bundled model could be meant
+    has_prior = False
     try:
         figures = Figures.read(folder)
         has_prior = figures.training is not None and figures.training.prior == "flow"  # learned with the model
@@ -39,6 +41,10 @@ def evaluate(folder: Path, options: FinishOptions, data: DataOptions) -> None:
             latent_map.main(latent_map.Options(model=name, data_dir=data.data_dir, pixel_range=data.pixel_range))
     except (ValueError, OSError, RuntimeError, MemoryError, KeyboardInterrupt) as error:
         why = "stopped while it was measured" if isinstance(error, KeyboardInterrupt) else error
+        again = ["python", "-m", "vae.evaluate", str(folder), "--data-dir", str(data.data_dir)]
+        again += ["--dataset", data.dataset] if data.dataset.startswith(HUB) else []
+        again += ["--pixel-range", data.pixel_range] if data.pixel_range != "auto" else []
+        again += [] if has_prior else ["--fit-prior"]
         raise ValueError(
-            f"{why}; the trained model is in {folder}, to measure it: python -m vae.evaluate {folder} --fit-prior --write"
+            f"{why}; the trained model is in {folder}, to measure it: {shlex.join([*again, '--write'])}"
         ) from error

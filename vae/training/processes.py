@@ -53,10 +53,12 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         values = x.float()
-        own = values.mean((0, 2, 3))
+        middle = self.running_mean.clone()  # near the mean: of large squares the difference would be rounding alone
+        own = values.mean((0, 2, 3)) - middle
         statistics = torch.stack([own, values.var((0, 2, 3), correction=0) + own.square()])  # (2, C)
         mean, square = _Average.apply(statistics)
-        variance = square - mean.square()
+        variance = (square - mean.square()).clamp(min=0)
+        mean = mean + middle
         with torch.no_grad():
             count = torch.distributed.get_world_size() * values[:, 0].numel()
             self.running_mean.lerp_(mean, self.momentum)

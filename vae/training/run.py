@@ -82,6 +82,8 @@ class Run:
         self.figures, self.bound, self.state = figures, bound, state
         self.checkpoints = Checkpoints(output.folder)
         self.batch_size = min(options.batch_size, len(split.train) // processes * processes)
+        if not self.batch_size:
+            raise ValueError(f"{len(split.train)} training pictures are too few for {processes} processes: take fewer")
         self.share = Share(accelerator.process_index, processes)
         self.total_steps = max(1, round(options.epochs * len(split.train) / self.batch_size))
         self.progress = 0.0  # from 0 to 1, of epochs or minutes
@@ -126,8 +128,9 @@ class Run:
         self._context.close()
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"stopped at once; {self.what_is_kept()}{self.checkpoints.advice}") from None
-        if isinstance(error, OSError):
-            raise ValueError(f"{error.strerror or error}; {self.what_is_kept()}{self.checkpoints.advice}") from error
+        if isinstance(error, OSError | ValueError):
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"{reason}; {self.what_is_kept()}{self.checkpoints.advice}") from error
         if error is not None and failures.is_out_of_memory(error):
             raise ValueError(f"{failures.OUT_OF_MEMORY_ADVICE}; {self.what_is_kept()}") from error
 

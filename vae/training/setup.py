@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,6 +31,7 @@ from vae.model import VAE
 from vae.training.speed import choose_precision
 
 LATENT_DIM = 64  # by default
+PATIENCE = timedelta(hours=12)  # of processes with the one that loads pictures, or measures
 TRACKED = "runs"  # folder for trackers that write files
 MEMORY_FOR_PICTURES = 0.5  # part of a GPU's free memory
 LABELLED = 5000  # training pictures whose labels say what sliders may turn; vae.evaluate looks at all of them
@@ -40,7 +42,8 @@ def join_processes() -> PartialState:
 
     It takes processes without an accelerator for programs of their own, unless it is told that they are to use the processor.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, timeout=PATIENCE)
 
 
 def make_accelerator(mixed_precision: str, tracker: str = "none") -> Accelerator:
