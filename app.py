@@ -77,6 +77,7 @@ def find_names(config: AppConfig) -> list[str]:
 def build(models: Models) -> Page:
     """Compose the page."""
     with Page(title="unvaelievable", analytics_enabled=False) as page:
+        page.models = models
         page_element(models)
         endpoints = Endpoints(models)
         for add in (

@@ -796,6 +796,29 @@ def test_the_camera_is_open_only_where_it_is_seen(browser: Browser, server: str)
         page.wait_for_function("streams[1]?.getTracks()[0].readyState === 'ended'")
 
 
+def test_a_way_is_shown_where_its_link_says_and_as_long_as_its_tab_is(browser: Browser, server: str) -> None:
+    model = VAE.from_pretrained("mnist")
+    present, other = latents(model, [3, 4])
+    halfway = slerp(present, other, torch.tensor([0.5]))
+    page = browser.new_page(reduced_motion="reduce")
+    page.set_default_timeout(LOADING)
+    waiting: list[Route] = []
+    page.route("**/web/decoders/*", lambda route: waiting.append(route))
+    page.goto(f"{server}#model=mnist&seed=3&tab=interpolate&it=0.500_0.000")
+    expect(page.get_by_role("slider", name="On the way from A to B")).to_have_value("0.5")
+    while not waiting:
+        page.wait_for_timeout(10)
+    waiting[0].continue_()  # the decoder comes late
+    settle(page, "interpolate")
+    assert far(pixels(page, ".stage canvas"), to_pil(decode(model, halfway)[0])) <= 1
+    page.get_by_role("button", name="Play").click()
+    page.get_by_role("tab", name="Explore").click()
+    assert far(stage(page), to_pil(decode(model, present[None])[0])) <= 1
+    page.evaluate("new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
+    assert far(stage(page), to_pil(decode(model, present[None])[0])) <= 1
+    page.close()
+
+
 def test_a_way_whose_ends_are_still_to_come_is_not_gone(browser: Browser, server: str) -> None:
     with opened(browser, f"{server}#model=mnist&seed=3&tab=interpolate", DESKTOP) as page:
         settle(page, "interpolate")

@@ -375,7 +375,39 @@ def test_a_model_that_the_hub_withholds_for_now_can_be_chosen_later(
         models["somebody/theirs"]
     monkeypatch.setattr("vae.demo.models.resolve_model", lambda name: ({}, None))
     monkeypatch.setattr("vae.demo.models.find_model", lambda name: tmp_path)
+    with pytest.raises(ValueError, match="check the network"):
+        models["somebody/theirs"]  # the Hub isn't asked at every call, which others wait for
+    monkeypatch.setattr("vae.demo.models.RETRY_SECONDS", 0.0)
+    models._failed.clear()
     assert models["somebody/theirs"].config == model.config
+
+
+def test_who_waits_for_the_hub_keeps_nobody_else_waiting(model: VAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def slow(name: str) -> tuple[dict[str, Any], None]:
+        if name == "somebody/theirs":
+            asked.set()
+            assert answered.wait(60)
+            raise ConnectionError("no Hub")
+        return {}, None
+
+    models = Models(["mnist"])
+    models.names.append("somebody/theirs")
+    monkeypatch.setattr("vae.demo.models.resolve_model", slow)
+
+    async def visit() -> None:
+        page = app.build(models)
+        about = next(function for function in page.fns.values() if function.api_name == "about")
+        waiting = [asyncio.create_task(page.process_api(about, ["somebody/theirs"])) for _ in range(5)]
+        await asyncio.to_thread(asked.wait, 60)
+        assert (await page.process_api(about, ["mnist"]))["data"]
+        answered.set()
+        for result in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(result, gr.Error)
+            assert "No Hub" in str(result)
+
+    asyncio.run(visit())
 
 
 @pytest.mark.parametrize(

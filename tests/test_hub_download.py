@@ -268,6 +268,21 @@ def test_a_connection_that_is_cut_leaves_nothing_behind(hub: Hub, pull: Pull, ex
     assert pull() == expected
 
 
+def test_what_was_whole_in_the_cache_stays_when_a_newer_commit_does_not_come(
+    hub: Hub, pull: Pull, expected: float
+) -> None:
+    assert pull() == expected
+    content = files_of(hub)["model.safetensors"]
+    files_of(hub)["model.safetensors"] = newer = content[:-4] + bytes(4)
+    hub.fault = lambda request: cut_short(newer) if "/cdn/" in request.url.path else None
+    assert "the connection broke" in pull()
+    assert pull(local_files_only=True) == expected
+    files_of(hub)["config.json"] += b" " * MAX_BYTES["config.json"]
+    hub.fault = lambda request: None
+    assert "bytes allowed" in pull()
+    assert pull(local_files_only=True) == expected
+
+
 def test_a_full_disk_is_said_and_leaves_nothing_behind(pull: Pull, expected: float) -> None:
     assert "File too large" in pull(do="pull_onto_a_full_disk")
     assert pull.leftovers() == []

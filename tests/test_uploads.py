@@ -221,13 +221,16 @@ def test_what_is_no_whole_file_leaves_nothing_behind(
 def test_a_crowd_that_sends_files_is_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "CACHE", Cache(max_bytes=1000))
     read: list[bytes] = []
-    assert sent(part(b"content"), read=read) == (503, "many visitors send pictures just now: try again in a moment")
+    answer, sentence = sent(part(b"content"), read=read)
+    assert answer == 503
+    assert json.loads(sentence) == {"error": "Many visitors send pictures just now: try again in a moment."}
     assert read[-1] == b"--x--\r\n"  # or the answer might not arrive
     assert files_in(folder) == []
 
 
-def test_a_slow_upload_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "UPLOAD_SECONDS", 0.0)
+@pytest.mark.parametrize("limit", ["UPLOAD_SECONDS", "GRACE_SECONDS"])
+def test_a_slow_upload_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(uploads, limit, 0.0)
 
     async def receive() -> Any:
         await asyncio.Event().wait()
@@ -236,7 +239,34 @@ def test_a_slow_upload_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "query_string": b""}
     answer = asyncio.run(take_upload(Request(scope, receive)))
     assert answer.status_code == 400
-    assert answer.body == b"the file was not sent whole"
+    assert json.loads(bytes(answer.body)) == {"error": "The file was not sent whole."}
+    assert uploads.CACHE._coming == 0
+
+
+def test_room_is_kept_for_all_that_may_come_where_no_length_binds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "CACHE", Cache())
+    kept: list[int] = []
+
+    async def receive() -> Any:
+        kept.append(uploads.CACHE._coming)
+        return {"type": "http.disconnect"}
+
+    headers = [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")]
+    headers.append((b"content-type", b"multipart/form-data; boundary=x"))
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "query_string": b""}
+    assert asyncio.run(take_upload(Request(scope, receive))).status_code == 400
+    assert kept == [MAX_UPLOAD_BYTES]
+
+
+def test_pinned_files_stay(folder: Path) -> None:
+    cache = Cache()
+    path = cache.write(BytesIO(b"content"), "a.png")
+    cache.pinned.add(path)
+    used_before(path, MAX_IDLE_SECONDS + 1)
+    cache.sweep()
+    assert read_own_file(path) == b"content"
 
 
 def test_nobody_waits_for_the_progress_of_uploads_that_there_are_not() -> None:

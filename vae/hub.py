@@ -117,6 +117,8 @@ def _download(
         )
         if local_files_only:
             return Path(snapshot(local_files_only=True))
+        ref = _ref(repo_id, revision, options.get("cache_dir"))
+        before = ref.read_bytes() if ref.is_file() else None
         try:
             files: list[DryRunFileInfo] = snapshot(dry_run=True, tqdm_class=partial(tqdm, disable=True))
         except Exception as error:
@@ -126,15 +128,26 @@ def _download(
                 return Path(snapshot(local_files_only=True))
             except errors.LocalEntryNotFoundError:
                 raise error from error.__cause__
-        if not {CONFIG, WEIGHTS} <= {file.filename for file in files}:
-            raise HubError(NO_MODEL)
-        for file in files:
-            if file.file_size is None or file.file_size > MAX_BYTES[file.filename]:
-                raise HubError(f"its {file.filename} has more than the {MAX_BYTES[file.filename]:,} bytes allowed")
-        if force_download or not all(Path(file.local_path).exists() for file in files):
-            # By the commit, so that the files fit together, whatever is pushed meanwhile.
-            snapshot(revision=files[0].commit_hash, force_download=force_download)
+        try:
+            if not {CONFIG, WEIGHTS} <= {file.filename for file in files}:
+                raise HubError(NO_MODEL)
+            for file in files:
+                if file.file_size is None or file.file_size > MAX_BYTES[file.filename]:
+                    raise HubError(f"its {file.filename} has more than the {MAX_BYTES[file.filename]:,} bytes allowed")
+            if force_download or not all(Path(file.local_path).exists() for file in files):
+                # By the commit, so that the files fit together, whatever is pushed meanwhile.
+                snapshot(revision=files[0].commit_hash, force_download=force_download)
+        except BaseException:
+            if before is not None:  # the cache still holds what it held, not the half of a newer commit
+                ref.write_bytes(before)
+            raise
     return Path(files[0].local_path).parent
+
+
+def _ref(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:
+    """Return the file of the Hub's cache that says at which commit a branch is; a look at the Hub rewrites it."""
+    folder = huggingface_hub.file_download.repo_folder_name(repo_id=repo_id, repo_type="model")
+    return Path(cache_dir or constants.HF_HUB_CACHE, folder, "refs", revision or "main")
 
 
 def _prepare_client() -> None:

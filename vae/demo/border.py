@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
 from vae.demo.cache import CACHE
+from vae.demo.models import Models
 from vae.demo.uploads import DECODER, MAX_UPLOAD_BYTES, take_upload
 
 MAX_REQUEST_BYTES = 65_536  # of JSON; the page's own requests have a few thousand
@@ -102,6 +103,8 @@ class Page(gr.Blocks):
         super().__init__(**options)
         self._unqueued = 0
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._loaders = anyio.CapacityLimiter(MAX_QUEUED)
+        self.models: Models | None = None  # that events name in their first input
 
     def open(self, routes: Sequence[BaseRoute] = (), middleware: Sequence[Middleware] = (), **options: Any) -> None:
         """Start the page as `launch` does, with limits, and serve it and further routes until it is stopped."""
@@ -167,7 +170,7 @@ class Page(gr.Blocks):
             event._data = {"index": index if type(index) is int else None, "value": None}
         self._forget()
         try:
-            async with self._room(function, options.get("session_hash")):
+            async with self._room(function, options.get("session_hash"), arguments[0] if arguments else ()):
                 return await super().process_api(function, *arguments, **options)
         except gr.Error:
             raise
@@ -190,7 +193,7 @@ class Page(gr.Blocks):
                     total -= messages.qsize()
 
     @asynccontextmanager
-    async def _room(self, function: Any, session: str | None) -> AsyncIterator[None]:
+    async def _room(self, function: Any, session: str | None, inputs: Sequence[Any]) -> AsyncIterator[None]:
         """Wait until there is room for an event. Raises gr.Error if too many wait already."""
         unread = self._queue.pending_messages_per_session.get(session) if session else None
         if unread is not None and unread.qsize() > MAX_UNREAD:
@@ -202,10 +205,17 @@ class Page(gr.Blocks):
             raise told(ValueError("many visitors are here just now: try again in a moment"))
         self._unqueued += 1
         try:
+            await self._load(inputs)
             async with self._slots:
                 yield
         finally:
             self._unqueued -= 1
+
+    async def _load(self, inputs: Sequence[Any]) -> None:
+        """Load the model that an event names first, in a thread of its own: who waits for the Hub keeps nobody else waiting."""
+        if self.models and inputs and self.models.is_away(inputs[0]):
+            with suppress(ValueError):  # the handler says it
+                await anyio.to_thread.run_sync(self.models.__getitem__, inputs[0], limiter=self._loaders)
 
 
 def keep_memory_together() -> None:

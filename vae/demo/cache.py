@@ -38,6 +38,7 @@ class Cache:
         self._lock = threading.Lock()
         self._bytes = 0  # when it was last counted, and what has been written since
         self._coming = 0
+        self.pinned: set[str] = set()  # files that stay for as long as the page runs
         self._forgetting: list[Callable[[], None]] = []
 
     def reserve(self, size: int) -> None:
@@ -113,6 +114,8 @@ class Cache:
 
     def sweep(self) -> None:
         """Delete what was not used for long and, where the rest is too much, what was used least lately."""
+        for path in tuple(self.pinned):
+            self.use(path)
         now, total = time.time(), 0
         files: list[tuple[float, int, str]] = []  # when each was used, what it takes, and its path
         for folder, _, names in os.walk(get_upload_folder()):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vae.demo.border import keep
 from vae.demo.cache import CACHE
 from vae.demo.models import Models
 from vae.demo.page import (
@@ -178,7 +179,9 @@ def explore_endpoints(endpoints: Endpoints) -> None:
         return to_pil(decode(chosen, moved[None])[0]), {"z": moved.tolist()}
 
     def examples(model: str) -> dict[str, Any]:
-        return {"examples": [{"picture": picture, "label": label} for picture, label in models.examples(model)]}
+        shown = [(keep(picture), label) for picture, label in models.examples(model)]
+        CACHE.pinned.update(path for path, _ in shown)  # the page names them for as long as it is open
+        return {"examples": [{"picture": path, "label": label} for path, label in shown]}
 
     endpoints.add(explore, [picture_input(), seed_input(), table("positions")], picture_output("picture"))
     endpoints.add(point, [picture_input(), seed_input(), table("given")], table("point"), public=False)

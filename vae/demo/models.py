@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from vae.images import to_pil, to_unit
 from vae.model import VAE
 
 FACE_SEED = 0
+RETRY_SECONDS = 10.0  # after which a Hub that was down is asked for a model again
 EXAMPLES = 10  # shown of a dataset whose pictures are of no one class
 MAX_SENT_BYTES = 32 * 2**20  # of a decoder that visitors fetch; larger ones stay here
 MAX_SENT_DIMENSIONS = 128  # of class Gaussians: a browser would be busy for seconds with more
@@ -44,6 +46,7 @@ class Models:
         self._digests: dict[str, str | None] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._loaded: dict[str, tuple[VAE, Figures]] = {}
+        self._failed: dict[str, tuple[float, str]] = {}  # until when the Hub isn't asked again, and why
         ready, awaited = [], []
         with ThreadPoolExecutor(max(1, len(names))) as executor:
             searches = {name: executor.submit(resolve_model, name) for name in names}
@@ -63,6 +66,10 @@ class Models:
             self.notices.append("The models shown here come with the page")
         self.names = [*ready, *awaited]
 
+    def is_away(self, name: Any) -> bool:
+        """Tell whether `name` is that of a model which is offered, but not loaded yet."""
+        return isinstance(name, str) and name in self.names and name not in self._loaded
+
     def __getitem__(self, name: str) -> VAE:
         """Return the model called `name`. Raises ValueError if it isn't offered or can't be loaded."""
         return self._load(name)[0]
@@ -72,12 +79,16 @@ class Models:
             raise ValueError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
         if name in self._loaded:
             return self._loaded[name]
-        try:
-            options, _ = resolve_model(name)
-        except ConnectionError as error:
-            raise ValueError(str(error)) from None
         with self._locks.setdefault(name, threading.Lock()):  # who waits for one doesn't keep others from theirs
             if name not in self._loaded:
+                until, reason = self._failed.get(name, (0.0, ""))
+                if time.monotonic() < until:
+                    raise ValueError(reason)
+                try:
+                    options, _ = resolve_model(name)
+                except ConnectionError as error:
+                    self._failed[name] = time.monotonic() + RETRY_SECONDS, str(error)
+                    raise ValueError(str(error)) from None
                 folder = find_model(name, **options)
                 try:
                     self._loaded[name] = VAE.from_pretrained(folder), _read_figures(folder)

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import gradio
 from PIL import Image
 from starlette.requests import Request
@@ -25,6 +27,7 @@ TITLE = "unvaelievable: a variational autoencoder to play with"
 DESCRIPTION = "It squeezes a picture into a few numbers and draws it again. Move the numbers."
 PREVIEW = "web/preview.png"
 FACE_SIDE = 128  # pixels, at least
+MAX_FACES = 8  # drawn at once, or waiting for their models: other files are served meanwhile
 
 
 class Modules(StaticFiles):
@@ -39,6 +42,7 @@ class Modules(StaticFiles):
 def routes(models: Models) -> list[BaseRoute]:
     """Return the routes of those files."""
     faces: dict[str, bytes] = {}
+    drawing = anyio.CapacityLimiter(MAX_FACES)
 
     def decoder(request: Request) -> Response:
         digest = request.path_params["digest"]
@@ -50,7 +54,10 @@ def routes(models: Models) -> list[BaseRoute]:
             return Response(status_code=304, headers=headers)
         return Response(content, media_type="application/octet-stream", headers=headers)
 
-    def face(request: Request) -> Response:
+    async def face(request: Request) -> Response:
+        return await anyio.to_thread.run_sync(draw_face, request, limiter=drawing)
+
+    def draw_face(request: Request) -> Response:
         index = request.path_params["index"]
         if not 0 <= index < len(models.names):
             return PlainTextResponse("there is no such model", status_code=404)

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive
 
 from vae.decode import SCRIPT, Picture, Values, read_frames, write_frames
 from vae.demo.cache import CACHE, UNKNOWN
@@ -30,6 +32,7 @@ from vae.demo.cache import CACHE, UNKNOWN
 SIDE = 512  # pixels of an upload's longer side, at least, that remain of it: a digit may lie small in a corner
 MAX_UPLOAD_BYTES = 20 * 2**20
 UPLOAD_SECONDS = 300  # that a visitor may take to send a file
+GRACE_SECONDS, MIN_RATE = 15.0, 10_000  # and more than so many bytes/s after the first seconds
 DECODE_SECONDS = 5  # until a process is ended from outside; it ends itself after WORKER_SECONDS of processor time
 START_SECONDS = 60  # on a busy machine; importing takes a third of a second
 # Nothing of the environment counts there, not even where packages lie, which may be in the user's own folder.
@@ -45,31 +48,50 @@ async def take_upload(request: Request) -> Response:
 
     Gradio takes as many files as come, and leaves on the disk what a visitor began to send and did not end.
     """
-    length = request.headers.get("content-length", "")
-    size = min(int(length), MAX_UPLOAD_BYTES) if length.isdigit() else MAX_UPLOAD_BYTES
+    length, is_chunked = request.headers.get("content-length", ""), "transfer-encoding" in request.headers
+    size = min(int(length), MAX_UPLOAD_BYTES) if length.isdigit() and not is_chunked else MAX_UPLOAD_BYTES
+    request = Request(request.scope, _in_time(request.receive))
     try:
         await anyio.to_thread.run_sync(CACHE.reserve, size)
     except ValueError as error:
-        with suppress(ClientDisconnect), anyio.move_on_after(UPLOAD_SECONDS):
+        with suppress(ClientDisconnect), anyio.move_on_after(UPLOAD_SECONDS), suppress(TimeoutError):
             async for _ in request.stream():  # a connection that is closed before all is read takes the answer with it
                 pass
-        return PlainTextResponse(str(error), status_code=503)
+        return _refusal(str(error), 503)
     try:
         with anyio.fail_after(UPLOAD_SECONDS):
             async with request.form(max_files=1, max_fields=1) as form:
                 file = form.get("files")
                 if not isinstance(file, UploadFile):
-                    return PlainTextResponse(_ONE_FILE, 400)
+                    return _refusal(_ONE_FILE, 400)
                 if (file.size or 0) > MAX_UPLOAD_BYTES:
-                    return PlainTextResponse(_TOO_LARGE, 413)
+                    return _refusal(_TOO_LARGE, 413)
                 name = strip_invalid_filename_characters(Path(file.filename or "").name).lstrip(".") or "file"
                 return JSONResponse([await anyio.to_thread.run_sync(CACHE.write, file.file, name)])
     except (MultiPartException, HTTPException):  # the latter where starlette knows the app
-        return PlainTextResponse(_ONE_FILE, 400)
+        return _refusal(_ONE_FILE, 400)
     except (ClientDisconnect, TimeoutError):
-        return PlainTextResponse("the file was not sent whole", 400)
+        return _refusal("the file was not sent whole", 400)
     finally:
         CACHE.release(size)
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Let a request come no more slowly than MIN_RATE, once it had GRACE_SECONDS: room is kept for it. Raises TimeoutError."""
+    began, came = time.monotonic(), 0
+
+    async def in_time() -> Message:
+        nonlocal came
+        with anyio.fail_after(max(0.0, GRACE_SECONDS + came / MIN_RATE - (time.monotonic() - began))):
+            message = await receive()
+        came += len(message.get("body", b""))
+        return message
+
+    return in_time
+
+
+def _refusal(sentence: str, status: int) -> Response:
+    return JSONResponse({"error": sentence[:1].upper() + sentence[1:] + "."}, status)
 
 
 _ONE_FILE = "send one file, as multipart/form-data under the name files"

@@ -45,6 +45,8 @@ export class App extends EventTarget {
   #answered = 0; // the newest that the server has told of
   #drawn = 0; // counts the pictures that are asked for
   #painted = 0; // the newest of them that is to be seen
+  /** @type {[Map<string, number> | null, Float32Array | null]} what was drawn last: positions, or a point */
+  #shown = [null, null];
   previewed = 0; // counts where controls stood
   #addressed = Number.NEGATIVE_INFINITY; // when the address was changed last
   #timer = 0; // of its next change
@@ -93,17 +95,19 @@ export class App extends EventTarget {
   }
 
   /**
-   * Begin anew: a new entry of the history. What goes wrong is said.
-   * @param {Source} source
+   * Begin anew: a new entry of the history. What goes wrong is said. What is begun with later counts, also if it comes first.
+   * @param {Source | Promise<Source>} promised
    * @param {Map<string, number>} positions of controls
    * @param {string} model
    */
-  async begin(source, positions = new Map(), model = this.model) {
+  async begin(promised, positions = new Map(), model = this.model) {
     const request = ++this.#requested;
     this.say("");
     try {
+      const source = await promised;
       const point = await this.find(source, model);
       if (request !== this.#requested) return;
+      this.say("");
       const seed = source.picture || source.z ? null : (source.seed ?? 0);
       if (model !== this.state.present?.model && this.state.present) this.#forget();
       this.model = model;
@@ -256,7 +260,7 @@ export class App extends EventTarget {
     this.#decoders.get(this.state.present.point.weights).engine = null;
     this.engine = null;
     this.#fallBack();
-    this.#draw(this.state.present.positions);
+    this.#draw(...this.#shown);
   }
 
   /** What tabs keep is of one model. */
@@ -303,7 +307,7 @@ export class App extends EventTarget {
     if (this.state.present.point.weights !== point.weights) return;
     this.engine = decoder.engine;
     if (!this.engine) this.#fallBack();
-    this.#draw(this.state.present.positions);
+    this.#draw(...this.#shown);
   }
 
   /** @param {string | null} weights */
@@ -337,6 +341,7 @@ export class App extends EventTarget {
    */
   #draw(positions, z = null) {
     const drawing = ++this.#drawn;
+    this.#shown = [positions, z];
     if (positions) {
       this.positions = positions;
       this.previewed++;

@@ -50,6 +50,7 @@ async function ofPicture(app, picture, label) {
 /** Shows an end, and lets it be chosen anew. */
 export class EndCard {
   #exampled = ""; // the model whose examples are shown
+  #asked = 0; // counts what was chosen: only the newest counts
 
   /**
    * @param {App} app
@@ -129,7 +130,8 @@ export class EndCard {
       return make("button", { type: "button", className: "example", "aria-label": name, title, onclick }, image);
     };
     try {
-      this.examples.replaceChildren(...(await app.examples(model)).map(show));
+      const examples = await app.examples(model);
+      if (model === this.#exampled) this.examples.replaceChildren(...examples.map(show));
     } catch (error) {
       app.say(error.message);
     }
@@ -146,11 +148,15 @@ export class EndCard {
 
   /** @param {() => Promise<End> | End} find */
   async #take(find) {
-    this.app.say("");
+    const { app } = this;
+    const { model } = app;
+    const asked = ++this.#asked;
+    app.say("");
     try {
-      this.choose(await find());
+      const end = await find();
+      if (asked === this.#asked && model === app.model) this.choose(end);
     } catch (error) {
-      this.app.say(error.message);
+      if (asked === this.#asked) app.say(error.message);
     }
   }
 }

@@ -1,6 +1,6 @@
 /** The Interpolate tab: walks between two pictures, or among four. */
 
-import { canvas, enlarged, icon, make, paint, save, term, toPng } from "./dom.js";
+import { canvas, enlarged, icon, make, onLeave, paint, save, term, toPng } from "./dom.js";
 import { EndCard, ofSeed, ofStage } from "./ends.js";
 import { lerp, slerp } from "./latent.js";
 import { Pad } from "./pad.js";
@@ -95,6 +95,7 @@ class Interpolate {
       this.#exports(),
       this.progress,
     );
+    onLeave(element, () => this.#stop());
     this.#explain();
   }
 
@@ -275,7 +276,7 @@ class Interpolate {
     this.slider.setAttribute("aria-valuetext", `${Math.round(100 * u)} % of the way from A to B`);
     this.pad.mark(u, v);
     for (const { t, button } of this.frames) button.classList.toggle("here", Math.abs(t - u) < 0.5 / (FRAMES - 1));
-    if (this.#isReady) this.app.show(this.#at(u, v));
+    if (this.#isReady && !this.element.hidden) this.app.show(this.#at(u, v));
   }
 
   /** The ends or the way are others: draw all of it. */

@@ -86,6 +86,11 @@ class Reconstruct {
     if (picture && picture !== this.#source?.path) this.#begin(picture, "the picture of the stage", true);
     else if (isOther && this.#source?.isOwn) this.#begin(this.#source.path, this.#source.label, true);
     else if (isOther && this.#first) this.#begin(this.#first.picture, this.#first.label, false);
+    else if (isOther) {
+      this.#source = null; // what is shown is another model's
+      this.#answered = ++this.#asked;
+      this.#clear();
+    }
   }
 
   /** Whether what was asked for last is shown. */

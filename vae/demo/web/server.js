@@ -5,6 +5,19 @@ const API = new URL("../gradio_api/", import.meta.url);
 /** @typedef {{path: string}} ServerFile */
 
 /**
+ * @param {URL | string} url
+ * @param {RequestInit} [options]
+ * @returns {Promise<Response>}
+ */
+async function ask(url, options) {
+  try {
+    return await fetch(url, options);
+  } catch {
+    throw new Error("The server can't be reached: check the connection, and try again.");
+  }
+}
+
+/**
  * @param {Response} response
  * @returns {Promise<any>}
  */
@@ -21,7 +34,7 @@ async function read(response) {
  * @returns {Promise<any[]>} its outputs
  */
 export async function call(endpoint, data) {
-  const response = await fetch(new URL(`run/${endpoint}`, API), {
+  const response = await ask(new URL(`run/${endpoint}`, API), {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ data }),
@@ -36,7 +49,7 @@ export async function call(endpoint, data) {
 export async function upload(file) {
   const body = new FormData();
   body.append("files", file, file instanceof File ? file.name : "picture.png");
-  const [path] = await read(await fetch(new URL("upload", API), { method: "POST", body }));
+  const [path] = await read(await ask(new URL("upload", API), { method: "POST", body }));
   return path;
 }
 
@@ -53,7 +66,7 @@ export function address(file) {
  * @returns {Promise<Blob>}
  */
 export async function download(file) {
-  const response = await fetch(address(file));
+  const response = await ask(address(file));
   if (!response.ok) throw new Error(`The file can't be had: ${response.status}.`);
   return response.blob();
 }

@@ -110,12 +110,9 @@ export class Stage {
 
   /** @param {Blob} file to begin with */
   async take(file) {
+    const beginning = this.app.begin(this.app.upload(file).then((picture) => ({ picture })));
     this.app.say("The picture is on its way …");
-    try {
-      await this.app.begin({ picture: await this.app.upload(file) });
-    } catch (error) {
-      this.app.say(error.message);
-    }
+    await beginning;
   }
 
   #typeSeed() {
@@ -196,6 +193,7 @@ export class Stage {
         },
         icon("die"),
       );
+      const hadFocus = document.activeElement?.classList.contains("die");
       this.way.replaceChildren(
         step(seen, "picture"),
         arrow(),
@@ -205,6 +203,7 @@ export class Stage {
         arrow(),
         ...end,
       );
+      if (hadFocus) roll.focus();
       bars(mean, point.mean);
       const deviations = point.logvar.map((value) => Math.exp(value / 2));
       bars(spread, deviations, Math.max(...deviations));
