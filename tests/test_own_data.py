@@ -421,12 +421,15 @@ def test_a_streamed_dataset_is_read_once_in_each_pass_by_all_processes_together(
     assert [image.numpy().tobytes() for image in later] == alone[12:16]
 
 
-def test_a_streamed_model_is_measured_on_pictures_that_it_was_not_trained_on(on_disk: Path) -> None:
+def test_a_streamed_model_is_measured_on_pictures_that_it_was_not_trained_on(
+    on_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = f"hub:{on_disk / 'parquet'}"
     training = Figures.read(Path("weights/mnist")).training
     assert training
     figures = Figures(training=dataclasses.replace(training, streaming=True))
-    load = evaluation.loader(name, evaluation.Options("mnist"), VAE(VAEConfig(latent_dim=2, width=4, depth=1)), figures)
+    model = VAE(VAEConfig(latent_dim=2, width=4, depth=1))
+    load = evaluation.loader(name, evaluation.Options("mnist"), model, figures)
     sides = open_stream(name, image_size=28, channels=1)
     trained_on = {fit(file, (1, 28, 28), "auto").numpy().tobytes() for file in sides.stream.read(Share(), 0, 0)}
     test = {image.numpy().tobytes() for image in load("test").images}
@@ -434,6 +437,12 @@ def test_a_streamed_model_is_measured_on_pictures_that_it_was_not_trained_on(on_
     assert test
     assert held_out
     assert not trained_on & (test | held_out)
+    binarized = dataclasses.replace(training, streaming=True, binarize="dynamic")
+    load = evaluation.loader(name, evaluation.Options("mnist"), model, Figures(training=binarized))
+    assert set(load("test").images.unique().tolist()) == {0, 255}
+    load = evaluation.loader("mnist", evaluation.Options("mnist"), model, figures)  # another dataset, by --dataset
+    monkeypatch.setattr(evaluation, "load_dataset", lambda name, *_, **__: load_examples(name))
+    assert len(load("test").images) == len(load_examples("mnist").images)
 
 
 def test_a_picture_of_a_stream_that_cant_be_read_does_not_end_it(

@@ -35,7 +35,7 @@ UPLOAD_SECONDS = 300  # that a visitor may take to send a file
 GRACE_SECONDS, MIN_RATE = 15.0, 10_000  # and more than so many bytes/s after the first seconds
 DECODE_SECONDS = 5  # until a process is ended from outside; it ends itself after WORKER_SECONDS of processor time
 START_SECONDS = 60  # on a busy machine; importing takes a third of a second
-# Nothing of the environment counts there, not even where packages lie, which may be in the user's own folder.
+# Isolated from the environment, it would not find packages in the user's own folder: it is told where this process looks.
 START = "import runpy, sys; sys.path += sys.argv[2:]; runpy.run_path(sys.argv[1], run_name='__main__')"
 MAX_WAITING = 8  # visitors who wait for the one decoder
 

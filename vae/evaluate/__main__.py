@@ -174,16 +174,18 @@ def choose_dataset(options: Options, figures: Figures) -> str:
 
 def loader(name: str, options: Options, model: VAE, figures: Figures) -> Callable[[Side], Pictures]:
     """Return what loads a split of the pictures as the model knows them."""
-    training = figures.training
-    if training and training.streaming:  # whose pictures have sides of their own, and don't fit into memory
-        size, channels = model.config.image_size, model.config.channels
-        return open_stream(name, image_size=size, channels=channels, pixel_range=options.pixel_range).__getitem__
+    training, config = figures.training, model.config
+    wanted: dict[str, Any] = {
+        "image_size": config.image_size,
+        "channels": config.channels,
+        "pixel_range": options.pixel_range,
+    }
+    # A stream has sides of its own, and is too large to be loaded whole.
+    is_streamed = training and training.streaming and name.startswith(HUB)
+    streamed = open_stream(name, **wanted) if is_streamed else None
 
     def load(split: Side) -> Pictures:
-        size, channels = model.config.image_size, model.config.channels
-        pictures = load_dataset(
-            name, options.data_dir, split, image_size=size, channels=channels, pixel_range=options.pixel_range
-        )
+        pictures = streamed[split] if streamed else load_dataset(name, options.data_dir, split, **wanted)
         if training and training.binarize:
             return pictures._replace(images=binarize(pictures.images, training.seed))
         return pictures

@@ -117,7 +117,7 @@ def compare_priors(
 
 
 def _classes(pictures: Pictures, count: int, enough: int, most: int) -> Tensor | None:
-    """Return the class of each of the first `count` pictures, (N,), if there are at most so many with `enough` pictures each."""
+    """Return the class of each of the first `count` pictures, (N,), if there are `most` classes at most, each of `enough`."""
     if len(pictures.attributes) != 1:
         return None
     labels = pictures.labels[:count, 0]

@@ -87,9 +87,8 @@ class Run:
         self.share = Share(accelerator.process_index, processes)
         self.total_steps = max(1, round(options.epochs * len(split.train) / self.batch_size))
         self.progress = 0.0  # from 0 to 1, of epochs or minutes
-        self.finished = False
         self.untrained = math.nan  # the bound of a model with random weights, once it was needed
-        self.failure = ""
+        self.finished, self.failure = False, ""
         self._interrupted = self._stopped = False
         self._context = ExitStack()
         self._start: float | None = None  # of the clock

@@ -156,7 +156,7 @@ export class EndCard {
       const end = await find();
       if (asked === this.#asked && model === app.model) this.choose(end);
     } catch (error) {
-      if (asked === this.#asked) app.say(error.message);
+      if (asked === this.#asked && model === app.model) app.say(error.message);
     }
   }
 }
