@@ -54,7 +54,8 @@ def test_nothing_in_a_step_waits_for_a_gpu_or_copies_to_it(
     config = train.TrainConfig(data=train.DataOptions(**data), loss=train.LossOptions(**loss))
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda self, memo: self, raising=False)
-    with FakeTensorMode():  # of tensors that say they are on a GPU, and need none
+    # Of tensors that say they are on a GPU, and need none; where there is one, of real ones, as fakes of it can't be copied.
+    with nullcontext() if torch.cuda.is_available() else FakeTensorMode():
         with torch.device("cuda"):
             vae = VAE(VAEConfig(width=8, depth=1, latent_dim=6, likelihood=config.loss.likelihood))
             parts = nn.ModuleList([vae, Flow(6, 2, 8)] if config.loss.prior == "flow" else [vae])

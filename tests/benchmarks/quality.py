@@ -117,9 +117,9 @@ class Clock(TrainingCallback):
 
 
 def train_ours(
-    dataset: str, data_dir: Path, images: Tensor, held_out: Tensor, minutes: float, components: int
+    dataset: str, data_dir: Path, images: Tensor, held_out: Tensor, labels: Tensor, minutes: float, components: int
 ) -> Contestant:
-    """Train our model by train.py, and fit the mixture as vae.evaluate does."""
+    """Train our model by train.py; fit a mixture, and one of each class, (N, A) labels, as vae.evaluate does."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--dataset", dataset, "--data-dir", data_dir, "--output", folder, "--minutes", minutes]
         options += ["--evaluations", 1, "--no-evaluate"]
@@ -129,12 +129,16 @@ def train_ours(
         assert training is not None
     model = model.to(PartialState().device)
 
-    def mixture() -> Draw:
-        model.prior = fit(encode_images(model, torch.cat([images[:FITTED], held_out])), components)
-        return lambda n: torch.cat([generate(model, range(i, i + CHUNK)) for i in range(0, n, CHUNK)])
+    def mixture(labels: Tensor | None = None) -> Draw:
+        prior = fit(encode_images(model, torch.cat([images[:FITTED], held_out])), components, labels)
+        return lambda n: torch.cat([generate(model, range(i, i + CHUNK), prior=prior) for i in range(0, n, CHUNK)])
 
+    known = torch.cat([labels[:FITTED], labels[-len(held_out) :]])
+    ways = {"mixture": mixture}
+    if known.shape[1] == 1:
+        ways["mixture of classes"] = partial(mixture, known[:, 0])
     rate = training.epochs * training.pictures / training.seconds
-    return Contestant(training.parameters, rate, partial(reconstruct, model), {"mixture": mixture})
+    return Contestant(training.parameters, rate, partial(reconstruct, model), ways)
 
 
 def pythae_contestants(
@@ -286,7 +290,7 @@ def main(
         pictures: Test pictures to compare with, and new pictures, at most: AutoencoderKL is slow.
         output: Folder for DATASET.json and DATASET.png.
     """
-    images, test = (load_dataset(dataset, data_dir, split).images for split in ("train", "test"))
+    (images, labels, _), (test, *_) = (load_dataset(dataset, data_dir, split) for split in ("train", "test"))
     test = test[:pictures]
     images, held_out = images.tensor_split([-default_num_held_out(len(images))])
     device = PartialState().device
@@ -304,7 +308,7 @@ def main(
         contestants = {"diffusers AutoencoderKL": lambda: train_autoencoder_kl(images, minutes, latent_dim)}
     else:
         contestants = pythae_contestants(dataset, images, held_out, minutes, components)
-    contestants["ours"] = lambda: train_ours(dataset, data_dir, images, held_out, minutes, components)
+    contestants["ours"] = lambda: train_ours(dataset, data_dir, images, held_out, labels, minutes, components)
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     sheet = [to_unit(test[:COLUMNS])]
