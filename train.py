@@ -31,7 +31,7 @@ from vae.config import VAEConfig
 from vae.data import OWN, Pictures, Share, augment, draw_binary, short_name, spec_of
 from vae.evaluate.measure import describe_dataset
 from vae.figures import Figures, TrainingRecord, published_command
-from vae.files import check_sizes, count_parameters
+from vae.files import check_sizes, count_parameters, replace_unprintable
 from vae.hub import check_write
 from vae.loss import elbo, importance_weighted, mean_error, optimal_log_scale, overall_scale
 from vae.model import VAE, VAEOutput
@@ -101,7 +101,7 @@ def train(config: TrainConfig, pictures: Any = None) -> None:
     model_config = described if described and saved else describe_model(config, first, own["train"] if own else None)
     folder = config.run.resume or config.output.output or Path("weights", short_name(config.data.dataset))
     if first and first.origin and first.origin.resolve() == folder.resolve():
-        raise ValueError(f"--output would replace the weights to begin with: name another folder than {first.origin}")
+        raise ValueError(f"--output would overwrite the initial weights: choose a folder other than {first.origin}")
     split = load_split(accelerator, config.data, model_config, config.run.seed, own)
 
     # The model, perhaps a learned prior, their optimizer, and the average of their weights, which is what is kept.
@@ -266,6 +266,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train as the arguments say, by default those of the command line; errors end the program with a sentence."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # a KeyboardInterrupt
+    replace_unprintable()
     try:
         parse = partial(tyro.cli, TrainConfig, prog="train.py", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
         named = peek(arguments)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vae import VAE, generate, hub, space
+from vae import VAE, StandardNormal, generate, hub, space
 
 
 def pull(name: str, **options: Any) -> float:
@@ -28,9 +28,11 @@ def pull_onto_a_full_disk(name: str, **options: Any) -> float:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def push(folder: str, repo_id: str, change: float | None = None, **options: Any) -> str:
-    """Push the model in folder, perhaps after a change to its weights."""
+def push(folder: str, repo_id: str, change: float | None = None, normal: bool = False, **options: Any) -> str:
+    """Push the model in folder, perhaps after a change to its weights, or with N(0, I) as its prior."""
     model = VAE.from_pretrained(folder)
+    if normal:
+        model.prior = StandardNormal(model.config.latent_dim)
     if change is not None:
         with torch.no_grad():
             next(model.parameters()).add_(change)

@@ -616,7 +616,7 @@ def test_where_the_browser_cannot_decode_the_server_draws(browser: Browser, serv
     page.set_default_timeout(LOADING)
     page.route("**/worker.js", lambda route: route.abort())
     page.goto(f"{server}#model=mnist&seed=4")
-    expect(page.locator(".status")).to_contain_text("The server draws")
+    expect(page.locator(".status")).to_contain_text("the server draws")
     model = VAE.from_pretrained("mnist")
     assert far(stage(page), edit_picture(model, None, 4, {})) <= 1
     page.get_by_label("3", exact=True).check()
@@ -853,7 +853,7 @@ def test_a_picture_goes_there_and_back_and_nothing_stale_stands_beside_it(
     with opened(browser, f"{server}#model=mnist&seed=3&tab=reconstruct", DESKTOP) as page:
         settle(page, "reconstruct")  # an example is there
         page.locator(upload).set_input_files(tmp_path / "paper.png")
-        expect(page.locator(".measures")).to_contain_text("Light and dark were exchanged.")
+        expect(page.locator(".measures")).to_contain_text("Light and dark were inverted.")
         settle(page, "reconstruct")
         monitored = prepare(model, paper)
         assert far(pixels(page, ".stack canvas:not(.after)"), to_pil(monitored.x)) <= 1
@@ -875,7 +875,7 @@ def test_a_picture_goes_there_and_back_and_nothing_stale_stands_beside_it(
         expect(page.locator(".told")).to_have_text(re.compile("^Number \\d+: μ = "))
         page.get_by_role("button", name="Use as B").click()
         expect(page.locator(".stage .status")).to_contain_text("now B")
-        page.get_by_role("button", name="Use on the stage").click()
+        page.get_by_role("button", name="Use as the large picture").click()
         expect(page.get_by_role("img", name="from a picture of your own")).to_be_visible()
         assert far(stage(page), to_pil(back)) <= 1
         # An error clears what it makes untrue.

@@ -184,6 +184,58 @@ def test_labels_that_do_not_fit_are_refused(change: int, attributes: dict[str, t
         Directions.fit(z, labels + change, attributes)
 
 
+KINDS = [ClassGaussians, Directions]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_are_integers_and_latents_finite_of_any_type(kind: Any) -> None:
+    z, labels, _ = labelled(100)
+    labels, size = labels[:, :1], {"size": ATTRIBUTES["size"]}
+    expected = kind.fit(z, labels, size).predict(z)
+    for dtype in (torch.int32, torch.uint8):
+        assert torch.equal(kind.fit(z, labels.to(dtype), size).predict(z), expected)
+    fitted = fit_attributes(z.double().requires_grad_(True), labels, size, torch.ones(8, requires_grad=True))
+    assert not fitted.edit(z, {"size": 1}).requires_grad
+    with pytest.raises(ValueError, match=r"labels should be integers, the numbers of values, got torch.float32"):
+        kind.fit(z, labels + 0.5, size)
+    with pytest.raises(ValueError, match="latent vectors should be finite"):
+        kind.fit(z.clone().fill_(torch.nan), labels, size)
+    with pytest.raises(ValueError, match=r"variance should be one number or 8, got shape \(3,\)"):
+        kind.fit(z, labels, size, torch.ones(3))
+    with pytest.raises(ValueError, match=r"latent vectors should be of shape \(N, D\), got \(100,\)"):
+        fit_attributes(z[:, 0], labels, size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("z", "to", "since", "sentence"),
+    [
+        (torch.zeros(5, 7), 1, None, "latent vectors should be of shape (B, 8), got (5, 7)"),
+        (torch.zeros(8), 1, None, "latent vectors should be of shape (B, 8), got (8,)"),
+        (torch.zeros(5, 8), torch.ones(3), None, "size should be one position or 5, one for each latent vector, got"),
+        (torch.zeros(5, 8), None, None, "size should be the name of a value, or positions, got None"),
+        (torch.zeros(5, 8), 1, torch.zeros(4, 1), "since should be of shape (5, 1)"),
+        (torch.zeros(5, 8), 1, torch.zeros(5), "since should be of shape (5, 1)"),
+        (torch.zeros(5, 8), 1, torch.full((5, 1), 3), "size goes from 0 to 2"),
+    ],
+)
+def test_edits_of_other_shapes_are_refused(kind: Any, z: Tensor, to: Any, since: Any, sentence: str) -> None:
+    latents, labels, _ = labelled(100)
+    model = kind.fit(latents, labels[:, :1], {"size": ATTRIBUTES["size"]})
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        model.edit(z, {"size": to}, since)
+    if z.shape != (5, 8):
+        for method in (model.predict, model.log_prob):
+            with pytest.raises(ValueError, match=re.escape(sentence)):
+                method(z)
+
+
+def test_an_edit_between_gaussians_starts_at_a_class() -> None:
+    z, labels = classes(100)
+    with pytest.raises(ValueError, match="an edit starts at a class, not between two"):
+        ClassGaussians.fit(z, labels, SIZES).edit(z, {"size": 1}, torch.full((100, 1), 0.5))
+
+
 def test_drawn_latents_are_like_those_fitted_to() -> None:
     z, labels, _ = labelled(20_000, noise=0.3, twist=1.0)
     pair = {"size": ATTRIBUTES["size"], "colour": ATTRIBUTES["colour"]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -97,6 +99,28 @@ def test_all_cores_draw(tmp_path: Path) -> None:
     assert np.array_equal(images[7], draw(7)[0])
 
 
+@pytest.mark.parametrize("arguments", [["script.py"], ["-"]])
+def test_a_script_needs_no_guard_around_its_main_part(tmp_path: Path, arguments: list[str]) -> None:
+    """Nor a file: the processes that draw don't import it."""
+    script = (
+        "import pathlib, vae.data.avatars\n"
+        "vae.data.avatars.SHARD = 4\n"
+        "print(vae.data.avatars.load_avatars(pathlib.Path('data'), range(3))[0].shape)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "(3, 3, 128, 128)\n", done.stderr
+
+
 def test_the_examples_are_of_the_test_set() -> None:
     images, labels, attributes = load_examples("avatars")
     assert images.shape == (48, 3, 128, 128)
@@ -127,5 +151,7 @@ def end_the_process(seeds: range, path: Path) -> None:
 @pytest.mark.usefixtures("small_shards")
 def test_a_process_that_is_ended_is_answered_by_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vae.data.avatars, "_draw_shard", end_the_process)
-    with pytest.raises(ValueError, match="a process that draws avatars was ended: start again, what was drawn is kept"):
+    with pytest.raises(
+        ValueError, match="a process that draws avatars was killed: start again, finished avatars are kept"
+    ):
         load_avatars(tmp_path, range(4))

@@ -134,7 +134,7 @@ def test_a_stopped_run_says_how_to_go_on_and_does_to_the_bit(
     stopped = tmp_path / "out"
     stop_at(monkeypatch, 25)
     train.main([*options, *AT_EVERY_LOOK, "--output", str(stopped)])
-    assert capsys.readouterr().out.rstrip().endswith(f"to go on: python train.py --resume {stopped}")
+    assert capsys.readouterr().out.rstrip().endswith(f"to resume: python train.py --resume {stopped}")
     assert Figures.read(stopped).test  # what it has reached is there for use
     assert [path.name for path in sorted((stopped / "checkpoints").iterdir())] == [
         f"step-{step:09}.pt" for step in (20, 30)
@@ -162,11 +162,11 @@ def test_a_flow_of_another_size_goes_on(options: list[str], tmp_path: Path, monk
 
 
 def test_only_where_it_stops_may_be_another(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "a run goes on in its own folder: leave out --output elsewhere" in said_by_exit(
+    assert "a resumed run writes to its own folder: leave out --output elsewhere" in said_by_exit(
         "--resume", stopped, "--output", "elsewhere"
     )
     assert re.search(
-        r"--width is 4 in .* and can't become 8: .* another --epochs or --minutes",
+        r"--width is 4 in .* and can't become 8: only --epochs and --minutes may change",
         said_by_exit("--resume", stopped, "--width", 8),
     )
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)  # on another machine: what was chosen stays
@@ -193,19 +193,19 @@ def test_of_a_damaged_checkpoint_the_one_before_is_taken(stopped: Path, capsys: 
         assert f"{last} is damaged" in capsys.readouterr().out
     torch.save(torch.load(earlier, weights_only=True) | {"format": 0}, last)
     assert read_checkpoint(stopped)["path"] == earlier
-    assert f"{last} is of another version: taking the one before it" in capsys.readouterr().out
+    assert f"{last} is of another version: using the one before it" in capsys.readouterr().out
     earlier.unlink()
-    assert "is of another version, and there is no other: train anew" in said_by_exit("--resume", stopped)
+    assert "is of another version, and there is no other: start a new run" in said_by_exit("--resume", stopped)
     last.unlink()
-    assert "holds no checkpoint of a run that was stopped" in said_by_exit("--resume", stopped)
+    assert "has no checkpoint of a stopped run" in said_by_exit("--resume", stopped)
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"processes": 2}, "is of 2, and this is 1"),
-        ({"device": "cuda"}, "is of cuda, and this is cpu"),
-        ({"pictures": [9, 2]}, "is of a run with 9 training pictures, and there are 20 now"),
+        ({"processes": 2}, "is from 2, this is 1"),
+        ({"device": "cuda"}, "is from cuda, this is cpu"),
+        ({"pictures": [9, 2]}, "is from a run with 9 training pictures, but there are 20 now"),
     ],
 )
 def test_what_would_not_go_on_to_the_bit_gets_a_sentence(stopped: Path, changes: dict[str, Any], sentence: str) -> None:
@@ -268,7 +268,7 @@ def test_a_new_run_keeps_the_checkpoints_of_another_until_it_has_its_own(
 ) -> None:
     stop_at(monkeypatch, 5)
     train.main([*options, "--output", str(stopped)])
-    assert f"--resume {stopped} would go on with it" in capsys.readouterr().out
+    assert f"--resume {stopped} would continue it" in capsys.readouterr().out
     assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["step-000000010.pt"]
 
 
@@ -288,8 +288,8 @@ def test_a_step_that_is_not_finite_is_taken_back_and_counted(
     monkeypatch.setattr(train, "schedule", lambda progress: float("nan") if 0.35 < progress < 0.4 else 1.0)
     train.main([*options, "--output", str(tmp_path / "out")])
     said = capsys.readouterr().out
-    assert re.search(r"the \w+ is nan at step 2\d: the last 10 steps are taken back", said)
-    assert f"10 of {STEPS} steps were taken back" in said
+    assert re.search(r"the \w+ is nan at step 2\d: the last 10 steps are undone", said)
+    assert f"10 of {STEPS} steps were undone" in said
     record = Figures.read(tmp_path / "out").training
     assert record
     assert record.steps == STEPS - 10

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import struct
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -105,6 +105,22 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
         load_dataset("minst", tmp_path, "train")
     with pytest.raises(ValueError, match="leave image_size and channels to it"):
         load_dataset("mnist", tmp_path, "train", image_size=64)
+
+
+@pytest.mark.parametrize("name", ["folder", "mnist", "avatars", "celeba", "hub:owner/name"])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"split": "val"}, "split should be train or test, got 'val'"),
+        ({"image_size": 0}, "image_size should be a whole number of pixels, 1 or more, got 0"),
+        ({"image_size": -1}, "image_size should be a whole number of pixels, 1 or more, got -1"),
+        ({"channels": 2}, "channels should be 1 or 3, got 2"),
+        ({"pixel_range": "most"}, "pixel_range should be auto or full, got 'most'"),
+    ],
+)
+def test_options_are_checked_before_anything_is_opened(name: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        load_dataset(name, "nowhere", **{"split": "test"} | options)
 
 
 def test_celeba_is_read_as_it_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

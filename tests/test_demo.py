@@ -321,7 +321,7 @@ def test_a_model_without_figures_is_told_of_and_has_no_examples(model: VAE, tmp_
         "title": "mine",
         "data": "",
         "attribution": "",
-        "figures": [("A picture", "1 × 28 × 28 numbers"), ("squeezed into", "6 numbers")],
+        "figures": [("Picture", "1 × 28 × 28 numbers"), ("Latent vector", "6 numbers")],
     }
     assert models.examples(models.names[0]) == []
 
@@ -339,7 +339,7 @@ def test_a_strangers_metrics_do_no_harm(model: VAE, tmp_path: Path, metrics: dic
     model.save_pretrained(tmp_path)
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     models = Models([str(tmp_path)])
-    assert models.about(str(tmp_path))["figures"][1:] == [("squeezed into", "6 numbers")]
+    assert models.about(str(tmp_path))["figures"][1:] == [("Latent vector", "6 numbers")]
     assert models.examples(str(tmp_path)) == []
 
 
@@ -596,7 +596,7 @@ def test_a_picture_that_cannot_be_decoded_is_not_tried_at_every_slide(
 def test_a_crowd_before_the_decoder_is_told_so(sneaker: str) -> None:
     decoder = Decoder(waiting=1)
     assert decoder._room.acquire(blocking=False)
-    with pytest.raises(ValueError, match="many visitors send pictures just now: try again in a moment"):
+    with pytest.raises(ValueError, match="too many visitors are uploading right now: try again in a moment"):
         decoder.read(bytes, "a.png", 28)
     decoder._room.release()
 
@@ -745,7 +745,7 @@ def test_events_that_skip_the_queue_are_bounded_too() -> None:
         async with page._slots, page._slots:  # as if two ran
             waiting = [asyncio.create_task(page.process_api(function, [])) for _ in range(MAX_QUEUED)]
             await asyncio.sleep(0)
-            with pytest.raises(gr.Error, match="Many visitors are here just now: try again in a moment"):
+            with pytest.raises(gr.Error, match="The page is busy right now: try again in a moment"):
                 await page.process_api(function, [])
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert {str(answer) for answer in answers} == {f"'{len(function.inputs)} values are needed here, got 0.'"}

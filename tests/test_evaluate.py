@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -29,6 +31,7 @@ from vae.evaluate.fit import compare_priors, fit_priors
 from vae.evaluate.measure import (
     compare,
     describe_dataset,
+    draw_samples,
     evaluate,
     measure_attributes,
     measure_latents,
@@ -170,7 +173,7 @@ def test_without_a_classifier_one_is_trained_for_attributes_and_new_pictures_are
     monkeypatch.setattr(vae.evaluate.fit, "PICTURES_PER_DIMENSION", 1)
     figures = run(folder, fit_prior=True, prior="mixture", fit_directions=True, write=True)
     out = capsys.readouterr().out
-    assert "no classifier knows mnist: one is trained" in out
+    assert "no classifier for mnist: training one" in out
     assert "new pictures are not measured" in out
     assert figures.attributes["digit"].real > 0.3
     assert figures.generation is None
@@ -183,10 +186,10 @@ def test_without_a_classifier_one_is_trained_for_attributes_and_new_pictures_are
 def test_what_can_not_be_done_is_said(folder: Path) -> None:
     with pytest.raises(ValueError, match="there is no prior flow: it needs --fit-prior"):
         run(folder, prior="flow")
-    with pytest.raises(ValueError, match="at least 5 test pictures are needed to compare new ones with, got 4"):
+    with pytest.raises(ValueError, match="--generated must be at least 5, got 4"):
         run(folder, generated=4)
     for option in FEW:
-        with pytest.raises(ValueError, match=f"--{option} must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=f"--{option} must be at least [15], got 0"):
             run(folder, **{option: 0})
     with pytest.raises(ValueError, match=r"was trained on mnist: leave out --dataset or --write"):
         run(folder, dataset="fashion-mnist", write=True)
@@ -400,6 +403,7 @@ class Transparent:
     """A model whose latents are two pixels of a picture, and a classifier that reads them: all is known exactly."""
 
     log_scale, training = torch.zeros(()), False
+    config = SimpleNamespace(channels=1, image_size=2, latent_dim=2)
 
     def __init__(self, directions: Directions, leak: float) -> None:
         self.directions, self.leak = directions, leak
@@ -439,3 +443,22 @@ def test_edited_and_kept_are_what_they_say(leak: float) -> None:
         assert table["size"] == AttributeMetrics(
             pictures=300, real=1, reconstructed=1, edited=1, edited_by_value=every, kept={"colour": 1}
         )
+
+
+@pytest.mark.parametrize("count", [1, 7, 20])
+def test_the_sheet_has_a_row_for_each_kind_however_few_pictures_there_are(model: VAE, count: int) -> None:
+    images = torch.full((count, 1, 28, 28), 255, dtype=torch.uint8)
+    model.prior = Flow(6, layers=2, width=8)
+    sheet = draw_samples(model, images)
+    assert sheet.width / sheet.height == pytest.approx(
+        16 / 6, rel=0.02
+    )  # pictures, reconstructions, two rows of each prior
+    cells = torch.tensor([sheet.getpixel((int((i + 0.5) * sheet.width / 16), sheet.height // 12)) for i in range(16)])
+    assert (cells == 255).sum() == min(count, 16)
+
+
+def test_a_terminal_without_the_letters_gets_others() -> None:
+    code = "import vae.files; vae.files.replace_unprintable(); print('σ 0.1')"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
+    assert done.stdout.strip() == b"? 0.1"

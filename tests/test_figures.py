@@ -89,13 +89,20 @@ def test_a_whole_number_is_a_float_and_unknown_keys_are_ignored() -> None:
     assert type(figures.test.elbo) is float
 
 
-def test_figures_of_other_weights_are_refused(tmp_path: Path) -> None:
+def test_figures_of_other_weights_are_not_used(tmp_path: Path) -> None:
     small_model().save_pretrained(tmp_path)
     Figures.read(MNIST).write(tmp_path)
-    with pytest.raises(ValueError, match="is of other weights than those beside it"):
-        Figures.read(tmp_path)
+    with pytest.warns(UserWarning, match="is of other weights than those beside it and is not used"):
+        assert Figures.read(tmp_path) == Figures()
     replace(Figures.read(MNIST), weights=None).write(tmp_path)
     assert Figures.read(tmp_path).test is not None
+
+
+def test_figures_that_could_not_be_read_again_are_not_written(tmp_path: Path) -> None:
+    figures = Figures.read(MNIST)
+    with pytest.raises(ValueError, match=r"metrics.json would have .* bytes, more than the 1,000,000 that are read"):
+        replace(figures, history=figures.history * 2000).write(tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_figures_that_are_not_finite_are_not_written(tmp_path: Path) -> None:

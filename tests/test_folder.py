@@ -192,7 +192,7 @@ def test_a_folder_without_enough_pictures_is_refused_in_a_sentence(
         load(folder)
     for index in range(12):
         picture(0).save(folder / f"{index}.png")
-    with pytest.raises(ValueError, match=r"all pictures in .* are the same: two different ones are needed at least"):
+    with pytest.raises(ValueError, match=r"all pictures in .* are the same: at least two different ones are needed"):
         load(folder)
     for index in range(3, 12):
         (folder / f"{index}.png").write_text("broken")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from conftest import small_model
 from torch.distributions import Normal
 
-from vae import VAE, Flow, GaussianMixture, StandardNormal, encode, generate, reconstruct, score, typicality
+from vae import VAE, Flow, GaussianMixture, StandardNormal, decode, encode, generate, reconstruct, score, typicality
 from vae.data import load_examples
 from vae.evaluate.features import load_classifier
 from vae.generate import CHUNK as ENCODED_AT_ONCE
@@ -40,6 +41,48 @@ def test_temperature_scales_the_latents(model: VAE) -> None:
     cold = generate(model, [1, 2], temperature=0)
     torch.testing.assert_close(cold[0], model.decode(torch.zeros(1, 6))[0], atol=1e-6, rtol=0)
     torch.testing.assert_close(cold[0], cold[1], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("seeds", [5, [torch.tensor([1.0])], ["1"], [-1], [1.5]])
+def test_seeds_are_several_whole_numbers(model: VAE, seeds: object) -> None:
+    with pytest.raises(ValueError, match=r"seeds? must be a"):
+        generate(model, seeds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [math.nan, math.inf])
+def test_a_temperature_is_finite(model: VAE, temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature must be a finite number, got"):
+        generate(model, [0], temperature=temperature)
+
+
+@pytest.mark.parametrize("use", [encode, reconstruct, score, typicality])
+def test_pictures_are_numbers_from_0_to_1(model: VAE, use: Callable[[VAE, torch.Tensor], torch.Tensor]) -> None:
+    x = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    x[1] = 255
+    with pytest.raises(
+        ValueError, match=r"expected floating-point pictures in \[0, 1\], got torch.uint8: see vae.images"
+    ):
+        use(model, x)
+    with pytest.raises(ValueError, match="pictures should have values from 0 to 1, got 0 to 255"):
+        use(model, x.float())
+    with pytest.raises(ValueError, match="from 0 to 1, got nan"):
+        use(model, torch.full((1, 1, 28, 28), math.nan))
+    with pytest.raises(ValueError, match="expected pictures of shape"):
+        use(model, torch.empty(0, 3, 5, 5))
+
+
+def test_no_pictures_are_no_error(model: VAE) -> None:
+    nothing = torch.empty(0, 1, 28, 28)
+    assert score(model, nothing).shape == typicality(model, nothing).shape == (0,)
+    assert reconstruct(model, nothing).shape == nothing.shape
+    with pytest.raises(ValueError, match="expected latents of shape"):
+        decode(model, torch.empty(0, 7))
+
+
+@pytest.mark.parametrize("name", ["mnist", "avatars"])
+def test_pictures_of_double_precision_are_scored_as_others(name: str) -> None:
+    model, x = VAE.from_pretrained(name), to_unit(load_examples(name).images[:2])
+    torch.testing.assert_close(score(model, x.double()), score(model, x), rtol=1e-4, atol=0.1)
 
 
 def test_another_prior_is_used(model: VAE) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import small_model
 
 from vae.data import DATASETS
 from vae.figures import Figures
@@ -49,16 +50,27 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
             find(name)
 
 
+@pytest.mark.parametrize("name", ["mnist", "weights/mnist", Path("weights/mnist")])
+def test_only_a_repo_has_revisions(name: str | Path) -> None:
+    with pytest.raises(ValueError, match=r"only a Hub repo has revisions, and .*mnist is none: leave out v2"):
+        find_model(name, revision="v2")
+
+
 def test_a_path_is_never_a_repo() -> None:
     with pytest.raises(ValueError, match=r"there is no model 'weights/typo'"):
         find_model(Path("weights/typo"))
 
 
-def test_a_folder_hides_a_repo_but_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_hides_a_repo_and_a_bundled_model_only_if_it_holds_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("mnist", "owner/name"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert find_model("mnist") != Path("mnist")
+    assert find_model(Path("mnist")) == Path("mnist")
+    small_model().save_pretrained("mnist")
+    assert find_model("mnist") == Path("mnist")
     assert find_model("owner/name") == Path("owner/name")
     with pytest.raises(ValueError, match=r"owner/name holds no config\.json"):
         resolve_model("owner/name")

@@ -98,7 +98,7 @@ def test_a_forced_download_asks_again(hub: Hub, pull: Pull, expected: float) -> 
 
 def test_a_private_model_needs_a_token(hub: Hub, pull: Pull, expected: float) -> None:
     hub.repos[FASHION].private = True
-    assert "there is no such repo, or not for everybody" in pull()
+    assert "there is no such repo, or it is private" in pull()
     assert "the Hub doesn't know this token" in pull(token="hf_wrong")
     assert "a token has no spaces, line ends or accents" in pull(token=TOKEN + "\n")
     assert pull(token=TOKEN) == expected
@@ -154,9 +154,9 @@ def test_what_is_missing_or_barred_is_said(hub: Hub, pull: Pull) -> None:
     assert "there is no such repo" in pull("somebody/else")
     assert f"{FASHION}@v9 can't be loaded: it has no such revision" in pull(revision="v9")
     assert "it is not in the cache" in pull(local_files_only=True)
-    assert "that is no name of a repo" in pull("somebody/--")
+    assert "that is not a valid repo name" in pull("somebody/--")
     hub.repos[FASHION].gated = True
-    assert "its owner admits those who accept its conditions" in pull()
+    assert "it is gated: accept its conditions" in pull()
 
 
 def test_a_pickle_is_never_asked_for(hub: Hub, pull: Pull) -> None:
@@ -305,7 +305,7 @@ def test_a_slow_hub_is_waited_for(hub: Hub, pull: Pull, expected: float) -> None
 
 def test_what_is_no_hub_is_told_from_one(hub: Hub, pull: Pull) -> None:
     hub.fault = lambda request: HTMLResponse("<html>Log in to the wireless network</html>")
-    assert "what answers is no Hub" in pull()
+    assert "the server that answered is not a Hub" in pull()
     assert pull.client("resolve_model", FASHION)[0] == "no answer"
 
 

@@ -75,6 +75,17 @@ def test_a_model_that_changed_takes_no_figures_along(hub: Hub, client: Client) -
     assert "test pictures |" not in card_of(repo)
 
 
+def test_a_model_with_another_prior_takes_only_figures_of_its_weights_along(hub: Hub, client: Client) -> None:
+    client("push", FASHION, OURS, normal=True, token=TOKEN)
+    repo = hub.repos[OURS]
+    other = {"latents.safetensors", "map.safetensors"}
+    assert set(repo.files) == (WHOLE | other) - {"samples.png"}  # whose caption says that the prior drew them
+    assert "on 10,000 test pictures" in card_of(repo)
+    assert "fitted prior" not in card_of(repo)
+    figures = json.loads(repo.files["metrics.json"])
+    assert not {"generation", "priors", "scores"} & set(figures)
+
+
 def test_a_model_of_which_nothing_is_known_has_a_card_and_pictures(hub: Hub, client: Client, small: str) -> None:
     client("push", small, OURS, token=TOKEN)
     assert set(hub.repos[OURS].files) == {"config.json", "model.safetensors", "samples.png", "README.md"}
@@ -121,10 +132,10 @@ def test_who_may_not_push_is_told(hub: Hub, client: Client, small: str) -> None:
     for repo_id, token, sentence in (
         (OURS, None, "needs a token: log in with `hf auth login`, or set HF_TOKEN"),
         (OURS, "hf_unknown", "the Hub doesn't know this token"),
-        (OURS, "hf_reader", "this token may only read"),
-        ("somebody/fashion", "hf_reader", "this token may only read"),
-        ("another/theirs", TOKEN, "this token may not do that"),
-        ("another/new", TOKEN, "this token may not do that"),
+        (OURS, "hf_reader", "this token is read-only"),
+        ("somebody/fashion", "hf_reader", "this token is read-only"),
+        ("another/theirs", TOKEN, "this token lacks the permission"),
+        ("another/new", TOKEN, "this token lacks the permission"),
         ("new", TOKEN, "a repo on the Hub is called owner/name, got 'new'"),
         ("a/b/c", TOKEN, "a repo on the Hub is called owner/name"),
     ):
@@ -166,7 +177,7 @@ def test_what_answers_oddly_is_told(hub: Hub, client: Client, small: str, answer
     hub.fault = lambda request: Response(answer, media_type="application/json")
     for call in (("check_write", OURS), ("push", small, OURS)):
         refused = client(*call, token=TOKEN)
-        assert refused is None or "what answers is no Hub" in refused  # None: no role, no complaint
+        assert refused is None or "the server that answered is not a Hub" in refused  # None: no role, no complaint
 
 
 def test_a_hub_that_says_nothing_is_given_up(hub: Hub, client: Client, small: str) -> None:
@@ -261,8 +272,8 @@ def test_a_push_that_fails_at_the_end_loses_nothing(hub: Hub, tmp_path: Path) ->
 def test_nobody_trains_for_a_push_that_will_be_refused(hub: Hub, tmp_path: Path) -> None:
     hub.accounts["hf_reader"] = Account("somebody", role="read")
     for token, repo_id, sentence in (
-        ("hf_reader", OURS, "this token may only read"),
-        (TOKEN, "another/new", "this token may not do that"),
+        ("hf_reader", OURS, "this token is read-only"),
+        (TOKEN, "another/new", "this token lacks the permission"),
     ):
         done = train(hub, tmp_path, "--push-to-hub", repo_id, token=token)
         assert done.returncode == 1

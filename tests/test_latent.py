@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from vae.latent import Path, interpolate, principal_axes, slerp
+from vae.latent import Path, interpolate, lerp, principal_axes, slerp
 
 
 @pytest.fixture
@@ -71,6 +71,18 @@ def test_bad_input_is_refused(ends: tuple[torch.Tensor, torch.Tensor]) -> None:
         interpolate(*ends, torch.zeros(1), unknown)
     with pytest.raises(ValueError, match=r"one length, got shapes \(32,\) and \(31,\)"):
         interpolate(ends[0], ends[1][:31], torch.zeros(1))
+
+
+@pytest.mark.parametrize("walk", [lerp, slerp, interpolate])
+def test_a_walk_takes_places_as_a_list_or_of_any_type(ends: tuple[torch.Tensor, torch.Tensor], walk: Any) -> None:
+    expected = walk(*ends, torch.tensor([0.0, 1.0]))
+    for t in ([0.0, 1.0], [0, 1], torch.tensor([0, 1]), torch.tensor([0.0, 1.0], dtype=torch.float64)):
+        assert torch.equal(walk(*ends, t), expected)
+    for places in (0.5, torch.tensor(0.5), torch.zeros(2, 2)):
+        with pytest.raises(ValueError, match="t should be a list of numbers or a tensor of one dimension"):
+            walk(*ends, places)
+    with pytest.raises(ValueError, match="two latent vectors of one length"):
+        walk(ends[0], ends[1][:31], [0.5])
 
 
 def test_principal_axes_are_those_of_scikit_learn() -> None:

@@ -19,7 +19,7 @@ from vae import VAE
 from vae.attributes import fit_attributes
 from vae.data import Pictures, load_examples
 from vae.demo.map import MAX_INTEGER, describe_map, map_of
-from vae.evaluate.map import Options, lay_out, main
+from vae.evaluate.map import Options, draw_map, lay_out, main
 from vae.files import MAP, read_metadata
 from vae.generate import encode
 from vae.hub import bundled_names
@@ -94,6 +94,22 @@ def test_neighbours_stay_neighbours() -> None:
     assert points.abs().max() == 1
     nearest = torch.cdist(points, points).fill_diagonal_(torch.inf).argmin(dim=1)
     assert torch.equal(groups[nearest], groups)
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 3])
+def test_latents_that_are_equal_are_laid_out_at_the_origin(value: float) -> None:
+    assert torch.equal(lay_out(torch.full((20, 4), value)), torch.zeros(20, 2))
+
+
+@pytest.mark.parametrize("spread", [1e-30, 1e-12, 1e-6])
+def test_latents_that_are_nearly_equal_are_laid_out(spread: float) -> None:
+    points = lay_out(spread * torch.randn(20, 4, generator=torch.Generator().manual_seed(0)))
+    assert (points.abs() <= 1).all()
+
+
+def test_the_map_of_one_picture_repeated_can_be_saved(tmp_path: Path, model: VAE) -> None:
+    save_map(draw_map(model, torch.full((20, 1, 28, 28), 100, dtype=torch.uint8)), tmp_path / MAP)
+    assert torch.equal(load_map(tmp_path / MAP).points, torch.zeros(20, 2))
 
 
 def test_the_command_writes_the_map_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from vae.config import Likelihood
 from vae.loss import (
     ROUNDING_STD,
     bernoulli_log_likelihood,
+    calibrate,
     cosine_transform,
     elbo,
     gaussian_log_likelihood,
@@ -182,3 +183,18 @@ def test_the_bound_is_below_the_log_likelihood_and_tight_for_the_true_posterior(
     assert bound(mean, variance) == pytest.approx(exact.item(), abs=0.05)
     assert bound(mean + 0.05, variance) < exact.item() - 0.5
     assert bound(mean, 4 * variance) < exact.item() - 0.5
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (torch.empty(0, 1, 28, 28), "no images"),
+        (torch.full((3, 1, 28, 28), 200.0), "values from 0 to 1, got 200 to 200"),
+    ],
+)
+def test_a_scale_is_not_calibrated_on_anything(model: VAE, images: Tensor, sentence: str) -> None:
+    model.train()
+    with pytest.raises(ValueError, match=sentence):
+        calibrate(model, images)
+    assert model.training
+    assert model.log_scale == 0

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from vae import VAE, VAEConfig, calibrate, score
-from vae.data import Share, as_pictures, load_dataset, load_examples, split_pictures
+from vae.data import Share, as_pictures, load_dataset, load_examples, short_name, split_pictures
 from vae.data.own import fit, usable_labels
+from vae.data.specs import HUB_NAME
 from vae.data.stream import open_stream
 from vae.evaluate import __main__ as evaluation
 from vae.figures import Figures, last_part
@@ -196,6 +197,26 @@ def test_grey_pictures_need_no_channel(images: Tensor) -> None:
     assert torch.equal(masks, 255 * (images[:, :1] > 127).byte())
 
 
+def test_long_doubles_are_pictures(images: Tensor) -> None:
+    assert torch.equal(as_pictures(images.numpy().astype(np.longdouble) / 255).images, images)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"image_size": 0}, "image_size should be a whole number of pixels, 1 or more, got 0"),
+        ({"image_size": 2.5}, "image_size should be a whole number of pixels, 1 or more, got 2.5"),
+        ({"channels": 2}, "channels should be 1 or 3, got 2"),
+        ({"pixel_range": "most"}, "pixel_range should be auto or full, got 'most'"),
+    ],
+)
+def test_options_that_make_no_pictures_are_refused(images: Tensor, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        as_pictures(images, **options)
+    with pytest.raises(ValueError, match=sentence):
+        open_stream("hub:owner/name", **options)
+
+
 def test_pictures_are_made_as_the_options_say(images: Tensor) -> None:
     pictures = as_pictures(images, image_size=16, channels=1).images
     assert pictures.shape == (12, 1, 16, 16)
@@ -248,6 +269,10 @@ ZERO = torch.zeros(3, 20, 20)
         (Listed([(ZERO, 1, 2)]), "picture 0 comes with 2 more things"),
         (Listed([(ZERO, "cat")]), "the label of picture 0 should be a whole number, got 'cat'"),
         (Listed([(ZERO, 0.5)]), "the label of picture 0 should be a whole number, got 0.5"),
+        (Listed([(ZERO, torch.tensor(1.0, requires_grad=True))]), "the label of picture 0 should be a whole number"),
+        (Listed([Image.new("RGB", (0, 5))]), "picture 0 has no pixels: leave it out"),
+        (Listed([(ZERO, 1)], classes=5), "the classes of the dataset should be the names of its labels, got 5"),
+        (Listed([(ZERO, 1)], classes="ab"), "the classes of the dataset should be the names of its labels, got 'ab'"),
         (Listed([(ZERO, 1)] * 9 + [ZERO]), "some pictures have labels and some have none"),
     ],
 )
@@ -484,6 +509,22 @@ def test_no_more_labels_are_taken_than_a_model_has_sliders_for(capsys: pytest.Ca
 def test_what_cant_be_streamed_gets_one_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         DataOptions(streaming=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "split", "column"),
+    [
+        (r"hub:C:\data\mine", r"C:\data\mine", None, None),
+        (r"hub:c:/data/mine:train[:10%]:image", "c:/data/mine", "train[:10%]", "image"),
+        ("hub:owner/mine:train:a:b", "owner/mine", "train", "a:b"),
+        ("hub:mine:C:/image", "mine", "C", "/image"),
+    ],
+)
+def test_a_place_may_begin_with_a_drive(name: str, place: str, split: str | None, column: str | None) -> None:
+    match = HUB_NAME.fullmatch(name)
+    assert match
+    assert (match["place"], match["split"], match["column"]) == (place, split, column)
+    assert short_name(name) == "mine"
 
 
 def test_a_dataset_of_the_hub_is_named_and_one_on_the_disk_is_not() -> None:

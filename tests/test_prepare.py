@@ -139,7 +139,7 @@ def test_garments_fill_the_frame_as_the_models_do(fashion: VAE) -> None:
 def test_pictures_of_the_dataset_are_left_as_they_are(name: str, mnist: VAE, fashion: VAE) -> None:
     model = {"mnist": mnist, "fashion-mnist": fashion}[name]
     for picture in examples(name, each=2)[0]:
-        for shown, notes in ((picture, ()), (1 - picture, ("light and dark were exchanged",))):
+        for shown, notes in ((picture, ()), (1 - picture, ("light and dark were inverted",))):
             prepared = prepare(model, to_pil(shown))
             torch.testing.assert_close(prepared.x, picture)
             assert (prepared.crop, prepared.notes) == ((0, 0, 1), notes)

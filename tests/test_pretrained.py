@@ -54,6 +54,41 @@ def test_a_saved_model_comes_back_to_the_bit(model: VAE, folder: Path) -> None:
     assert (folder / WEIGHTS).stat().st_mode & 0o777 == (folder / CONFIG).stat().st_mode & 0o777
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ["mnist", "avatars"])
+def test_loading_and_seeds_do_not_depend_on_the_default_type(name: str, dtype: torch.dtype) -> None:
+    expected = generate(VAE.from_pretrained(name), [3])
+    torch.set_default_dtype(dtype)
+    try:
+        model = VAE.from_pretrained(name)
+        again = generate(model, [3])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32, torch.int64}
+    torch.testing.assert_close(again, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"prior": GaussianMixture(7, 1)}, "prior must be of 6 dimensions, .* got 7"),
+        ({"directions": "of 4"}, "directions must be of 6 dimensions, .* got 4"),
+        ({"prior": type("Own", (StandardNormal,), {})(6)}, "of a known latent_dim can be saved, got Own"),
+    ],
+)
+def test_what_could_not_be_loaded_again_is_refused_before_anything_is_written(
+    folder: Path, model: VAE, changes: dict[str, object], sentence: str
+) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for name, value in changes.items():
+        z = torch.randn(50, 4)
+        own = Directions.fit(z, (z[:, :1] > 0).long(), {"beard": ("no", "yes")}) if value == "of 4" else value
+        setattr(model, name, own)
+    with pytest.raises(ValueError, match=sentence):
+        model.save_pretrained(folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_model_of_another_memory_format_comes_back_too(model: VAE, tmp_path: Path) -> None:
     model.to(memory_format=torch.channels_last).save_pretrained(tmp_path)
     x = torch.rand(2, 1, 28, 28)

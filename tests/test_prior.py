@@ -149,8 +149,23 @@ def test_a_mixture_of_vectors_that_are_alike_leaves_components_empty() -> None:
 
 
 def test_a_mixture_needs_a_vector_for_each_component() -> None:
-    with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=4"):
+    with pytest.raises(ValueError, match=r"got 4 components and latent vectors of shape \(3, 2\)"):
         GaussianMixture.fit(torch.zeros(3, 2), components=4)
+    for labels in (None, torch.zeros(3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"a mixture needs 1 component or more.*got 0 components"):
+            GaussianMixture.fit(torch.zeros(3, 2), components=0, labels=labels)
+
+
+def test_a_class_of_one_vector_has_a_component() -> None:
+    z, labels = two_moons(20), torch.tensor([0] * 19 + [1])
+    assert GaussianMixture.fit(z, components=3, labels=labels).log_prob(z).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prior_takes_float64(fitted: dict[str, Prior], kind: str) -> None:
+    z = two_moons(5)
+    for of in (fitted[kind].log_prob, fitted[kind].from_noise):
+        assert torch.equal(of(z.double()), of(z))
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
@@ -253,6 +268,23 @@ def test_the_flow_moves_every_number() -> None:
     assert (jacobian.view(32, 32).abs().sum(1) != 1).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_flow_is_float32_whatever_it_is_fitted_to(dtype: torch.dtype) -> None:
+    z = two_moons(100).to(dtype).requires_grad_(True)
+    flow = Flow.fit(z, layers=2, width=8, steps=5)
+    assert {tensor.dtype for tensor in flow.state_dict().values()} == {torch.float32}
+    assert not flow.sample(3, seeded()).requires_grad
+
+
+def test_a_flow_is_fitted_to_two_finite_vectors_or_more() -> None:
+    for count in (0, 1):
+        with pytest.raises(ValueError, match=rf"two or more latent vectors, \(N, D\), got shape \({count}, 3\)"):
+            Flow.fit(two_moons(5)[:count])
+    with pytest.raises(ValueError, match="finite latent vectors"):
+        Flow.fit(torch.full((5, 3), torch.nan))
+    assert Flow.fit(two_moons(2), layers=2, width=8).sample(3, seeded()).isfinite().all()
+
+
 def test_fitting_the_flow_is_repeatable_and_leaves_the_global_generator_alone() -> None:
     z = two_moons(200)
     before = torch.random.get_rng_state()
@@ -351,7 +383,7 @@ def test_tensors_that_make_no_mixture_are_refused(key: str, tensor: Tensor, mess
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"\x80\x04nonsense")
-    with pytest.raises(ValueError, match=r"broken.safetensors: it is no whole safetensors file"):
+    with pytest.raises(ValueError, match=r"broken.safetensors: it is not a complete safetensors file"):
         load_prior(broken)
     for path in (tmp_path / "missing.safetensors", tmp_path):
         with pytest.raises(ValueError, match=f"{path.parent} holds no {path.name}"):

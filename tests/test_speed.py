@@ -73,7 +73,7 @@ def test_a_step_is_a_graph_on_one_gpu(device: torch.device, processes: int, prec
         (0.002, 0.001, 1, 60.0, True, "1.00 ms compiled"),  # it is the clock that counts
         (0.002, 0.001, 10_000, 1.0, False, "short"),
         (0.002, 0.00199, 8_000, None, False, "1.99 ms compiled"),  # saves 0.8 s, and takes 25
-        (0.002, RuntimeError("no compiler\n…"), 10_000, None, False, "which fails here: no compiler"),
+        (0.002, RuntimeError("no compiler\n…"), 10_000, None, False, "it fails here: no compiler"),
     ],
 )
 def test_a_model_is_compiled_if_that_saves_time(

@@ -186,8 +186,8 @@ def test_it_goes_on_from_the_weights_of_another_model(
     assert record
     assert record.init is None
     for arguments, sentence in (
-        (("--output", first), "--output would replace the weights to begin with"),
-        (("--output", second, "--latent-dim", 9), "are of latent_dim 8, and 9 is asked for: leave out --latent-dim"),
+        (("--output", first), "--output would overwrite the initial weights"),
+        (("--output", second, "--latent-dim", 9), "have latent_dim 8, not 9: leave out --latent-dim"),
     ):
         with pytest.raises(SystemExit, match=re.escape(sentence)):
             train_here(*options, "--init", first, *arguments)
@@ -235,7 +235,7 @@ def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert "stopped after" in out.splitlines()[-1]
-    assert out.splitlines()[-1].endswith(f"to go on: python train.py --resume {tmp_path / 'out'}")
+    assert out.splitlines()[-1].endswith(f"to resume: python train.py --resume {tmp_path / 'out'}")
     assert list((tmp_path / "out" / "checkpoints").glob("step-*.pt"))
     shutil.rmtree(tmp_path / "out" / "checkpoints")
     assert_whole(tmp_path / "out")
@@ -250,13 +250,14 @@ def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
         ("--tilt 1.5", "--tilt must be from 0 to 1, got 1.5"),
         ("--shift -1", "--shift must be a number of pixels from 0 to 16, got -1"),
         ("--batch-size 0", "--batch-size must be at least 1, got 0"),
+        ("--evaluations 4000", "--evaluations must be at most 1,000, got 4000"),
         ("--samples 0", "--samples must be at least 1, got 0"),
         ("--validation -3", "--validation must be at least 1, got -3"),
         ("--beta -1", "--beta must be 0 or a positive number, got -1"),
-        ("--kl-warmup 2", "--kl-warmup is a part of the run"),
+        ("--kl-warmup 2", "--kl-warmup must be a fraction of the run"),
         ("--seed -5", "--seed must be a number from 0"),
-        ("--width 2", "width must be a whole number of at least 4, got 2"),
-        ("--image-size -5", "image_size must be a whole number of at least 16, got -5"),
+        ("--width 2", "width must be a whole number from 4 to 65536, got 2"),
+        ("--image-size -5", "image_size must be a whole number from 16 to 65536, got -5"),
         ("--image-size 30", "evenly down to 7 cells a side or fewer, got 30: the nearest sizes are 28 and 32"),
         ("--image-size 512", "image_size must be at most 256, got 512"),
         ("--latent-dim 5000", "latent_dim must be at most 4096, got 5000"),

@@ -66,7 +66,7 @@ def test_the_oldest_go_first_and_what_was_just_used_stays(folder: Path) -> None:
     assert [os.path.exists(path) for path in paths] == [True, False, False, *[True] * 5]
     for path in paths:
         cache.use(path)
-    with pytest.raises(ValueError, match=r"^many visitors send pictures just now: try again in a moment$"):
+    with pytest.raises(ValueError, match=r"^too many visitors are uploading right now: try again in a moment$"):
         cache.reserve(3 * (size + FILE_BYTES))
     assert sum(map(os.path.exists, paths)) == 6
     cache.release(size)
@@ -223,7 +223,7 @@ def test_a_crowd_that_sends_files_is_told_so(folder: Path, monkeypatch: pytest.M
     read: list[bytes] = []
     answer, sentence = sent(part(b"content"), read=read)
     assert answer == 503
-    assert json.loads(sentence) == {"error": "Many visitors send pictures just now: try again in a moment."}
+    assert json.loads(sentence) == {"error": "Too many visitors are uploading right now: try again in a moment."}
     assert read[-1] == b"--x--\r\n"  # or the answer might not arrive
     assert files_in(folder) == []
 

@@ -10,7 +10,7 @@ Read in this order:
     train.py    the loop (around it: training)
     generate    new pictures, reconstructions, scores
     prior       where new pictures come from
-    latent, attributes   walks through the latent space, and what labels know of it
+    latent, attributes   walks through the latent space, and edits by label
     evaluate, data, demo   how good a model is, what it learns from, the page
     pretrained, hub, card, figures, files, decode   models and pictures as files, here and on the Hub
 

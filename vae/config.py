@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 Likelihood = Literal["gaussian", "spectral", "bernoulli", "mse"]
 
 MIN_IMAGE_SIZE = 16  # pixels a side
+MAX_FIELD = 2**16  # more than any device has memory for
 COARSEST_GRID = 7  # halving stops at this many cells a side or fewer
 MAX_WIDENING = 4  # channels double at each stage, up to this multiple of the width
 
@@ -47,8 +48,8 @@ class VAEConfig:
             ("depth", 1),
         ):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r:.100}")
+            if type(value) is not int or not least <= value <= MAX_FIELD:
+                raise ValueError(f"{name} must be a whole number from {least} to {MAX_FIELD}, got {value!r:.100}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {self.channels}")
         if self.likelihood not in get_args(Likelihood):

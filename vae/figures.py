@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import types
+import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ class LikelihoodMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreMetrics:
-    """How usual test pictures are to a model: 0th, 1st, … 100th percentiles, by which `place` tells it of another one.
+    """Percentiles (0th to 100th) of the scores of test pictures, among which `place` ranks another picture.
 
     score: of `vae.generate.score`, in nats. typicality: of `vae.generate.typicality`, in nats. lower: of the lower one of
     a picture's two places among those, from 0 to 100.
@@ -134,7 +135,7 @@ class ScoreMetrics:
     lower: list[float]
 
     def place(self, score: float, typicality: float) -> float:
-        """Return how many in a hundred test pictures are less usual than a picture of that score and typicality."""
+        """Return the percentage of test pictures that are less typical than a picture of that score and typicality."""
         lower = min(place_among(self.score, score), place_among(self.typicality, typicality))
         return place_among(self.lower, lower)
 
@@ -234,9 +235,9 @@ class Figures:
 
     @classmethod
     def read(cls, folder: Path) -> Figures:
-        """Read folder/metrics.json; all is empty if there is none.
+        """Read folder/metrics.json; all is empty if there is none, or, with a warning, if it is of other weights than those there.
 
-        Raises ValueError if it is too large, not what `write` writes, or of other weights than those in folder.
+        Raises ValueError if it is too large, or not what `write` writes.
         """
         path = folder / METRICS
         if not path.exists():
@@ -249,12 +250,26 @@ class Figures:
                 f"{path} is not what this version writes ({error}): remove it, or train the model again"
             ) from error
         if figures.weights and (folder / WEIGHTS).is_file() and figures.weights != fingerprint(folder):
-            raise ValueError(f"{path} is of other weights than those beside it: remove it, or evaluate the model again")
+            warnings.warn(f"{path} is of other weights than those beside it and is not used", stacklevel=2)
+            return cls()
         return figures
 
     def write(self, folder: Path) -> None:
         """Write folder/metrics.json, whole or not at all. Raises ValueError if a figure is not finite."""
         write_json(folder / METRICS, to_json(self))
+
+    def without_prior(self) -> Figures:
+        """Return those figures in which a prior and directions, which can be fitted after training, have no part."""
+        return dataclasses.replace(
+            self,
+            test=None if self.training and self.training.prior == "flow" else self.test,
+            likelihood=None,
+            scores=None,
+            latents=None,
+            generation=None,
+            priors={},
+            attributes={},
+        )
 
 
 def to_json(figures: Any) -> dict[str, Any]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import html
+import io
 import json
+import math
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -161,7 +164,7 @@ def _parse_header(content: bytes) -> tuple[dict[str, str], dict[str, dict[str, A
     """Return the metadata of a safetensors file, and the description of each tensor by name."""
     length = int.from_bytes(content[:8], "little")
     if length > MAX_HEADER_BYTES or length + 8 > len(content):
-        raise ValueError(f"it is no whole safetensors file of a model, {AGAIN}")
+        raise ValueError(f"it is not a complete safetensors file, {AGAIN}")
     try:
         header = json.loads(content[8 : 8 + length])
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -189,10 +192,17 @@ def read_metadata(path: Path) -> dict[str, str]:
     return _parse_header(read_bytes(path, path.name))[0]
 
 
-def fingerprint(folder: Path) -> str:
-    """Return the SHA-256 of the weights in folder, of the numbers alone and not of the file's metadata."""
-    content = read_bytes(folder / WEIGHTS, WEIGHTS)
+def fingerprint(folder: Path, name: str = WEIGHTS) -> str:
+    """Return the SHA-256 of the weights in folder, or of another safetensors file: of the numbers, not of its metadata."""
+    content = read_bytes(folder / name, name)
     return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
+
+
+def have_same_tensors(a: Path, b: Path, name: str) -> bool:
+    """Tell whether the safetensors files of a name in two folders have the same numbers and metadata, or both are missing."""
+    if not ((a / name).is_file() and (b / name).is_file()):
+        return (a / name).is_file() == (b / name).is_file()
+    return fingerprint(a, name) == fingerprint(b, name) and read_metadata(a / name) == read_metadata(b / name)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -212,16 +222,28 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write values as readable JSON, whole or not at all."""
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write(path, lambda part: part.write_text(text, encoding="utf-8"))
+    """Write values as readable JSON, whole or not at all. Raises ValueError if the file couldn't be read again."""
+    content = (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    _check_size(path, content)
+    write(path, lambda part: part.write_bytes(content))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
-    """Write tensors as safetensors, with metadata as JSON texts, whole or not at all."""
+    """Write tensors as safetensors, with metadata as JSON texts, whole or not at all.
+
+    Raises ValueError if the file couldn't be read again.
+    """
     copies = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     content = save(copies, metadata={"format": "pt"} | {key: json.dumps(value) for key, value in metadata.items()})
+    _check_size(path, content)
     write(path, lambda part: part.write_bytes(content))
+
+
+def _check_size(path: Path, content: bytes) -> None:
+    if len(content) > MAX_BYTES.get(path.name, math.inf):
+        raise ValueError(
+            f"{path} would have {len(content):,} bytes, more than the {MAX_BYTES[path.name]:,} that are read"
+        )
 
 
 def cache_dir() -> Path:
@@ -231,6 +253,12 @@ def cache_dir() -> Path:
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
+
+
+def replace_unprintable() -> None:
+    """Let print write ? for what the output's encoding lacks, instead of raising: on Windows, a pipe is not in UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def plain(text: str) -> str:

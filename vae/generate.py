@@ -1,15 +1,17 @@
-"""What a trained VAE is for: new pictures from seeds, pictures through the bottleneck and back, and how likely they are."""
+"""Use a trained VAE: generate pictures from seeds, reconstruct pictures, and score how likely they are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from vae.images import check_range
 from vae.loss import importance_weighted_bound
-from vae.model import VAE, DiagonalGaussian
+from vae.model import VAE, DiagonalGaussian, check_latents, check_pictures
 from vae.prior import Prior, noise
 
 CHUNK = 256  # pictures at once, which bounds the memory
@@ -29,8 +31,9 @@ def generate(
     seeds: whole numbers from 0 to 2**63 - 1; anything else raises ValueError.
     prior: where latent vectors are drawn from, see `vae.prior`; None is the model's own. One of another dimension
         raises ValueError.
-    temperature: multiplies the noise that the prior works on; below 1 pictures get more typical and less varied.
-    where: attributes that the pictures shall have, such as {"digit": 7}; instead of a prior, and only of a model that was
+    temperature: multiplies the noise that the prior works on, a finite number, else ValueError; below 1 pictures get more
+        typical and less varied.
+    where: attributes that the pictures should have, such as {"digit": 7}; instead of a prior, and only for a model
         trained with labels. Raises ValueError if it has no such attribute or value.
     """
     if where is not None:
@@ -49,6 +52,8 @@ def latents(model: VAE, seeds: Iterable[int], *, prior: Prior | None = None, tem
     dimension = model.config.latent_dim
     if prior.latent_dim not in (None, dimension):
         raise ValueError(f"the prior has {prior.latent_dim} dimensions, the model's latent vectors have {dimension}")
+    if not math.isfinite(temperature):
+        raise ValueError(f"temperature must be a finite number, got {temperature}")
     eps = noise(seeds, dimension)
     return (prior.from_noise(eps, temperature) if len(eps) else eps).to(model.log_scale.device)
 
@@ -56,6 +61,7 @@ def latents(model: VAE, seeds: Iterable[int], *, prior: Prior | None = None, tem
 @torch.no_grad()
 def decode(model: VAE, z: Tensor) -> Tensor:
     """Decode latent vectors of any number, (n, D) -> (n, C, H, W) in [0, 1], in chunks and without gradients."""
+    check_latents(z, model.config)
     if len(z) == 0:
         return z.new_empty(0, model.config.channels, model.config.image_size, model.config.image_size)
     with evaluating(model):
@@ -64,7 +70,12 @@ def decode(model: VAE, z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode(model: VAE, x: Tensor) -> DiagonalGaussian:
-    """Encode pictures of any number, (n, C, H, W) in [0, 1], in chunks and without gradients: their posteriors, (n, D)."""
+    """Encode pictures of any number, (n, C, H, W) in [0, 1], in chunks and without gradients: their posteriors, (n, D).
+
+    Raises ValueError on pictures of another shape or type, or with values beyond [0, 1].
+    """
+    check_pictures(x, model.config)
+    check_range(x)
     if len(x) == 0:
         empty = x.new_empty(0, model.config.latent_dim)
         return DiagonalGaussian(empty, empty)
@@ -85,18 +96,21 @@ def score(model: VAE, x: Tensor, samples: int = 1, generator: torch.Generator | 
     samples: 1 gives the ELBO, more a tighter bound (`importance_weighted_bound`).
     generator: of the noise; by default the same for every call, so that the same pictures in the same order get the same
         scores.
+    Raises ValueError as `encode` does.
     """
+    check_pictures(x, model.config)
+    check_range(x)
     generator = generator or torch.Generator(x.device).manual_seed(0)
     with evaluating(model):
         return importance_weighted_bound(model, x, samples, generator=generator)
 
 
 def typicality(model: VAE, x: Tensor) -> Tensor:
-    """Say how usual the latents of pictures are for the model's own prior, log p(z) + log q(z|x) at the mean of q, in nats.
+    """Score how typical pictures are: log p(z) + log q(z|x) at the mean of q, in nats, under the model's own prior.
 
-    (n, C, H, W) -> (n,). A decoder may draw a picture well that is nothing of what it was trained on: digits are simple for
-    a model of garments, and their ELBO is high. But the encoder puts them where no garment lies, and log p(z) is low. It is
-    low, too, for garments with much detail, whose posteriors are narrow: for these, log q(z|x) makes up.
+    (n, C, H, W) -> (n,). A model may reconstruct pictures well that are unlike its training set: digits are simple for
+    a model of garments, and their ELBO is high. But the encoder puts them where no garment lies, so log p(z) is low. It
+    is also low for detailed garments, whose posteriors are narrow: log q(z|x) makes up for that.
     """
     posterior = encode(model, x)
     device = next(iter(model.prior.buffers()), posterior.mean).device

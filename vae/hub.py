@@ -41,14 +41,16 @@ def is_folder(name: str | Path) -> bool:
 
 
 def find_model(name: str | Path, *, revision: str | None = None, **hub_options: Any) -> Path:
-    """Return the folder of the model called `name`: a bundled name, a folder, or a Hub repo (owner/name[@revision]).
+    """Return the folder of the model called `name`: a folder, a bundled name, or a Hub repo (owner/name[@revision]).
 
-    Only a Hub repo makes network requests; hub_options are those of `_download`.
+    A folder that holds no model doesn't hide a bundled model of its name, unless it is given as a Path. Only a Hub repo makes
+    network requests; hub_options are those of `_download`. Raises ValueError if there is no such model.
     """
-    if BUNDLED and str(name) in bundled_names():
-        return BUNDLED / name
-    if is_folder(name):
-        return Path(name)
+    is_bundled = not isinstance(name, Path) and name in bundled_names()
+    if is_bundled or is_folder(name):
+        if revision:
+            raise ValueError(f"only a Hub repo has revisions, and {name} is none: leave out {revision}")
+        return BUNDLED / name if BUNDLED and is_bundled and not Path(name, CONFIG).is_file() else Path(name)
     repo = None if isinstance(name, Path) else NAME.fullmatch(name)  # a Path names a folder, however it looks
     if repo is None:
         choices = f"a folder, a Hub repo (owner/name) or one of {', '.join(bundled_names())}"
@@ -171,16 +173,16 @@ class HubError(Exception):
 NO_MODEL = f"it lacks {CONFIG} or {WEIGHTS}, and nothing else is loaded: pickles can run code"
 WRAPPERS = (RuntimeError, ValueError, errors.DryRunError, errors.LocalEntryNotFoundError)  # they add nothing to a cause
 REASONS: dict[type[Exception] | int, str] = {  # by class, the first that fits, or by HTTP status
-    errors.GatedRepoError: "its owner admits those who accept its conditions: do so on its page, then `hf auth login`",
-    errors.RepositoryNotFoundError: "there is no such repo, or not for everybody: check the name, or `hf auth login`",
+    errors.GatedRepoError: "it is gated: accept its conditions on its page, then `hf auth login`",
+    errors.RepositoryNotFoundError: "there is no such repo, or it is private: check the name, or `hf auth login`",
     errors.RevisionNotFoundError: "it has no such revision",
     errors.RemoteEntryNotFoundError: NO_MODEL,
     errors.LocalTokenNotFoundError: "that needs a token: log in with `hf auth login`, or set HF_TOKEN",
     errors.LocalEntryNotFoundError: "it is not in the cache",
     errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set",
-    errors.HFValidationError: "that is no name of a repo",
+    errors.HFValidationError: "that is not a valid repo name",
     401: "the Hub doesn't know this token: `hf auth login` with another",
-    403: "this token may not do that: make one that may on the Hub's page of tokens, then `hf auth login`",
+    403: "this token lacks the permission: create another in the Hub's settings, then `hf auth login`",
 }
 
 
@@ -216,7 +218,7 @@ def _reason(error: BaseException) -> str:
         return error.strerror + (f" ({error.filename})" if error.filename else "")
     if isinstance(error, OSError | httpx.HTTPError) and not isinstance(error, errors.FileMetadataError):
         return f"the Hub can't be reached, or the connection broke ({type(error).__name__}): check the network"
-    return f"what answers is no Hub ({type(error).__name__}): check the network, a proxy, HF_ENDPOINT"
+    return f"the server that answered is not a Hub ({type(error).__name__}): check the network, a proxy, HF_ENDPOINT"
 
 
 def check_write(repo_id: str, *, private: bool | None = None, token: str | None = None) -> None:
@@ -225,7 +227,7 @@ def check_write(repo_id: str, *, private: bool | None = None, token: str | None 
         api = _api(repo_id, token)
         access = (api.whoami().get("auth") or {}).get("accessToken") or {}
         if access.get("role") == "read":
-            raise HubError("this token may only read, log in with one that may write (`hf auth login`)")
+            raise HubError("this token is read-only: log in with a write token (`hf auth login`)")
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.auth_check(repo_id, write=True)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vae.decode import Picture, Values, flatten, read_picture
 
+RANGE_TOLERANCE = 0.01  # beyond [0, 1], for what resizing and rounding add
 OVERSAMPLING = 4  # a picture is decoded at least so many times as large as the model sees it, and then resized well
 
 
@@ -26,6 +27,15 @@ def to_unit(pixels: Tensor) -> Tensor:
 def to_uint8(x: Tensor) -> Tensor:
     """Convert [0, 1] to the nearest uint8 pixels, same shape; values outside are clipped."""
     return x.detach().float().mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_range(x: Tensor) -> None:
+    """Raise ValueError if pictures have values beyond [0, 1], such as those from 0 to 255, or any that is not a number."""
+    if x.numel() and not ((x > -RANGE_TOLERANCE) & (x < 1 + RANGE_TOLERANCE)).all():
+        low, high = x.amin().item(), x.amax().item()
+        raise ValueError(
+            f"pictures should have values from 0 to 1, got {low:.4g} to {high:.4g}: see vae.images.to_unit"
+        )
 
 
 def open_picture(source: str | Path | Image.Image, values: Values = "auto") -> Image.Image:

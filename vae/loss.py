@@ -8,10 +8,10 @@ error is a Gaussian whose σ is 1, far more than the whole pixel range, so the K
 `gaussian` measures σ instead (Rybkin, Daniilidis & Levine, "Simple and Effective VAE Training with Calibrated
 Decoders", ICML 2021, https://arxiv.org/abs/2006.13202): the most likely σ of a batch is its root mean squared error.
 
-One σ for all still says that errors of neighbouring pixels have nothing to do with each other. In truth they are alike:
-what a decoder gets wrong is mostly broad and smooth, and a σ large enough for that drowns fine detail. `spectral`
-looks at the error as a sum of waves, and measures a σ for each frequency; detail, whose σ is smaller, then counts for
-more. (Scoring in the frequency domain: Barron, "A General and Adaptive Robust Loss Function", CVPR 2019,
+One σ for all pixels still assumes that the errors of neighbouring pixels are independent. In fact they are correlated:
+most of the error is smooth, and a σ large enough for that drowns fine detail. `spectral` transforms the error by a DCT
+and measures one σ per frequency; detail, whose σ is smaller, then counts for more.
+(Scoring in the frequency domain: Barron, "A General and Adaptive Robust Loss Function", CVPR 2019,
 https://arxiv.org/abs/1701.03077.)
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vae.config import Likelihood
-from vae.images import to_unit
+from vae.images import check_range, to_unit
 from vae.model import VAE, VAEOutput, kl_divergence
 from vae.prior import Prior, StandardNormal
 
@@ -40,7 +40,9 @@ SPECTRAL_TILT = 0.3
 
 def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor | float = 0.0) -> Tensor:
     """Compute log N(x; mean, σ²) with σ = exp(log_scale), summed over pixels: (B, C, H, W) -> (B,) in nats."""
-    log_scale = torch.full((), log_scale, device=x.device) if isinstance(log_scale, float) else log_scale.float()
+    log_scale = (
+        log_scale.float() if isinstance(log_scale, Tensor) else torch.full((), float(log_scale), device=x.device)
+    )
     standardized = (x - mean) * torch.exp(-log_scale)
     return -(0.5 * standardized.square() + log_scale + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
@@ -79,7 +81,8 @@ def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
 
 
 def log_likelihood(x: Tensor, logits: Tensor, likelihood: Likelihood, log_scale: Tensor | float = 0.0) -> Tensor:
-    """Compute log p(x|z) from the decoder's logits under the named likelihood: (B, C, H, W) -> (B,) in nats."""
+    """Compute log p(x|z) from the decoder's logits under the named likelihood: (B, C, H, W) -> (B,) in nats, float32."""
+    x = x.float()
     if likelihood == "gaussian":
         return gaussian_log_likelihood(x, torch.sigmoid(logits), log_scale)
     if likelihood == "spectral":
@@ -92,11 +95,12 @@ def log_likelihood(x: Tensor, logits: Tensor, likelihood: Likelihood, log_scale:
 
 
 def mean_error(x: Tensor, mean: Tensor, likelihood: Likelihood) -> Tensor:
-    """Compute what the best scale is made of: the mean squared error, a scalar.
+    """Compute the mean squared error, a scalar, from which the best scale follows.
 
     For `spectral`, the mean squared error at each frequency, (C, H, W). The mean over parts of equal size is that of
     the whole, which is how several processes or chunks share one scale.
     """
+    x = x.float()
     if likelihood == "spectral":
         return cosine_transform(x - mean).square().mean(dim=0)
     return (x - mean).square().mean()
@@ -105,8 +109,9 @@ def mean_error(x: Tensor, mean: Tensor, likelihood: Likelihood) -> Tensor:
 def optimal_log_scale(error: Tensor, likelihood: Likelihood, tilt: float = SPECTRAL_TILT) -> Tensor:
     """Compute the log_scale that makes pictures of that `mean_error` most likely: Rybkin et al. 2021, equation 6.
 
-    For `gaussian` the logarithm of the root mean squared error; for `bernoulli` and `mse`, which have no scale, 0. For `spectral` a spectrum, (C, H, W), whose shape follows that of the
-    errors as far as `tilt` says, from 0 to 1, and whose level is the most likely one.
+    For `gaussian` the logarithm of the root mean squared error; for `bernoulli` and `mse`, which have no scale, 0. For
+    `spectral` a spectrum, (C, H, W): its shape follows that of the errors as far as `tilt` says, from 0 to 1, and its level
+    is the most likely one.
     """
     if likelihood == "gaussian":
         return 0.5 * torch.log(error + ROUNDING_STD**2)
@@ -125,20 +130,26 @@ def overall_scale(log_scale: Tensor) -> Tensor:
 
 @torch.no_grad()
 def calibrate(model: VAE, images: Tensor, tilt: float = SPECTRAL_TILT, *, chunk: int = 500) -> None:
-    """Set the scale of a trained model's likelihood, and nothing else, to where images are likeliest.
+    """Set the scale of a trained model's likelihood to its maximum-likelihood value on images; change nothing else.
 
-    A model has a scale of 1 until this is called: a loop of one's own ends with it, or the ELBO is of far too wide a σ.
+    Until then the scale is 1, far too wide for the ELBO: call this at the end of your own training loop.
     images: a few thousand of the training set, (N, C, H, W) uint8 or float in [0, 1], on any device.
     chunk: pictures at once, which bounds the memory.
+    Raises ValueError if there are none, or values beyond [0, 1].
     """
+    if len(images) == 0:
+        raise ValueError("there are no images to calibrate on")
     likelihood, device, was_training = model.config.likelihood, model.log_scale.device, model.training
     generator = torch.Generator(device).manual_seed(0)
     error = torch.zeros_like(model.log_scale)
     model.eval()
-    for part in images.split(chunk):
-        x = (to_unit(part) if part.dtype == torch.uint8 else part).to(device)
-        error += mean_error(x, model(x, generator).reconstruction, likelihood) * (len(part) / len(images))
-    model.train(was_training)
+    try:
+        for part in images.split(chunk):
+            x = (to_unit(part) if part.dtype == torch.uint8 else part).to(device)
+            check_range(x)
+            error += mean_error(x, model(x, generator).reconstruction, likelihood) * (len(part) / len(images))
+    finally:
+        model.train(was_training)
     model.log_scale.copy_(optimal_log_scale(error, likelihood, tilt))
 
 
@@ -175,10 +186,10 @@ def elbo(
 
 
 def importance_weighted(log_weights: Tensor, samples: int) -> Tensor:
-    """Join K = `samples` bounds for each picture, (K * B,) in nats, to a tighter one, (B,): log 1/K Σ_k exp(log w_k).
+    """Combine K = `samples` bounds per picture, (K * B,) in nats, into a tighter one, (B,): log 1/K Σ_k exp(log w_k).
 
     A bound of one sample is the logarithm of a weight, log w = log p(x|z) + log p(z) - log q(z|x); the mean of the weights
-    themselves comes nearer to p(x), the more the larger K. Trained for, it lets q be less like the true posterior (Burda,
+    themselves comes closer to p(x) as K grows. Training for it lets q be less like the true posterior (Burda,
     Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, https://arxiv.org/abs/1509.00519).
     The K bounds of a picture must be B apart, as `VAE.forward` gives them.
     """
@@ -210,8 +221,8 @@ def importance_weighted_bound(
     if samples < 1 or chunk < 1:
         raise ValueError(f"samples and chunk must be at least 1, got {samples} and {chunk}")
     prior = StandardNormal() if prior is None else prior
-    bounds = []
-    for part in x.split(chunk):
+    bounds = [torch.empty(0, device=model.log_scale.device)]
+    for part in x.split(chunk) if len(x) else ():
         posterior = model.encode(part)
         log_sum = torch.full((len(part),), -math.inf, device=x.device)
         at_once = max(1, chunk // len(part))  # samples of each picture

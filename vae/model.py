@@ -188,16 +188,13 @@ class VAE(Pretrained):
         self.register_buffer("log_scale", torch.zeros(shape))
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
-        """Return the posterior q(z|x) of pictures x in [0, 1], (B, C, H, W). Raises ValueError on another shape."""
-        expected = (self.config.channels, self.config.image_size, self.config.image_size)
-        if x.ndim != 4 or x.shape[1:] != expected:
-            raise ValueError(f"expected pictures of shape (batch, {', '.join(map(str, expected))}), got {(*x.shape,)}")
+        """Return the posterior q(z|x) of pictures x in [0, 1], (B, C, H, W). Raises ValueError on another shape or type."""
+        check_pictures(x, self.config)
         return self.encoder(x.to(self.log_scale.dtype))  # the type of the weights, too
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the pictures in [0, 1], (B, C, H, W), of latent vectors z, (B, D). Raises ValueError on another shape."""
-        if z.ndim != 2 or z.shape[1] != self.config.latent_dim:
-            raise ValueError(f"expected latents of shape (batch, {self.config.latent_dim}), got {(*z.shape,)}")
+        check_latents(z, self.config)
         return torch.sigmoid(self.decode_logits(z))
 
     def decode_logits(self, z: Tensor) -> Tensor:
@@ -216,3 +213,18 @@ class VAE(Pretrained):
         z = reparameterize(posterior.mean, posterior.logvar, eps, generator)
         logits = self.decode_logits(z)
         return VAEOutput(torch.sigmoid(logits), posterior, z, logits)
+
+
+def check_pictures(x: Tensor, config: VAEConfig) -> None:
+    """Raise ValueError unless x are pictures of that model: floating-point, (B, C, H, W)."""
+    expected = (config.channels, config.image_size, config.image_size)
+    if x.ndim != 4 or x.shape[1:] != expected:
+        raise ValueError(f"expected pictures of shape (batch, {', '.join(map(str, expected))}), got {(*x.shape,)}")
+    if not x.is_floating_point():
+        raise ValueError(f"expected floating-point pictures in [0, 1], got {x.dtype}: see vae.images.to_unit")
+
+
+def check_latents(z: Tensor, config: VAEConfig) -> None:
+    """Raise ValueError unless z are latent vectors of that model, (B, D)."""
+    if z.ndim != 2 or z.shape[1] != config.latent_dim:
+        raise ValueError(f"expected latents of shape (batch, {config.latent_dim}), got {(*z.shape,)}")

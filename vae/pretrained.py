@@ -32,6 +32,7 @@ from vae.files import (
     WEIGHTS,
     count_parameters,
     fingerprint,
+    have_same_tensors,
     parse_config,
     parse_metadata,
     read_config,
@@ -43,7 +44,7 @@ from vae.files import (
 )
 from vae.hub import PUSHED, find_model, push_files
 from vae.images import enlarge, grid
-from vae.prior import Prior, StandardNormal, load_prior, noise, save_prior
+from vae.prior import Prior, StandardNormal, check_prior, load_prior, noise, save_prior
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -127,7 +128,24 @@ class Pretrained(nn.Module):
 
         Each file is written whole or not at all. The weights carry their config, and prior and directions the
         fingerprint of their weights: a folder that was left between two files still loads, as what its weights are.
+        Raises ValueError, before anything is written, if the prior or the directions could not be loaded again.
         """
+        directions, prior = self.directions, self.prior
+        for name, fitted in (("prior", prior), ("directions", directions)):
+            if fitted is not None and fitted.latent_dim not in (None, self.config.latent_dim):
+                raise ValueError(
+                    f"the model's {name} must be of {self.config.latent_dim} dimensions, as its latent vectors are, got "
+                    f"{fitted.latent_dim}"
+                )
+        if isinstance(prior, AttributePrior):  # which is what its directions say
+            if prior.where:
+                raise ValueError(f"a prior of pictures with {prior.where} can't be saved: set model.prior to another")
+            directions = dataclasses.replace(prior.directions, draws=True)
+        elif directions is not None:
+            directions = dataclasses.replace(directions, draws=False)
+        is_fitted = type(prior) not in (StandardNormal, AttributePrior)
+        if is_fitted:
+            check_prior(prior)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
@@ -136,17 +154,10 @@ class Pretrained(nn.Module):
         write_tensors(folder / WEIGHTS, tensors, config=vars(self.config))
         write_json(folder / CONFIG, vars(self.config))
         weights = fingerprint(folder)
-        directions, prior = self.directions, self.prior
-        if isinstance(prior, AttributePrior):  # which is what its directions say
-            if prior.where:
-                raise ValueError(f"a prior of pictures with {prior.where} can't be saved: set model.prior to another")
-            directions = dataclasses.replace(prior.directions, draws=True)
-        elif directions is not None:
-            directions = dataclasses.replace(directions, draws=False)
-        if isinstance(prior, StandardNormal | AttributePrior):
-            (folder / PRIOR).unlink(missing_ok=True)  # it would be of other weights
-        else:
+        if is_fitted:
             save_prior(prior, folder / PRIOR, weights=weights)
+        else:
+            (folder / PRIOR).unlink(missing_ok=True)  # it would be of other weights
         if directions is None:
             (folder / LATENTS).unlink(missing_ok=True)
         else:
@@ -165,21 +176,27 @@ class Pretrained(nn.Module):
         """Push the model to the Hub repo "owner/name", creating it if need be, and return the address of the commit.
 
         One commit holds weights, a fitted prior, directions, configuration, a card and pictures, and, if the weights are
-        those of the folder that the model was loaded from, the figures that are there. Raises ValueError in one sentence
-        if that can't be done.
+        those of the folder that the model was loaded from, the figures that are there; with another prior or other
+        directions than there, only figures of the weights alone. Raises ValueError in one sentence if that can't be done.
         """
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             self.save_pretrained(folder)
             figures = Figures()
             if self.origin and (self.origin / WEIGHTS).is_file() and fingerprint(self.origin) == fingerprint(folder):
-                figures = Figures.read(self.origin)
+                figures, copied = Figures.read(self.origin), [MAP, CURVES]
+                again = folder / "again"  # an older file may have other metadata
+                type(self).from_pretrained(self.origin).save_pretrained(again)
+                if all(have_same_tensors(again, folder, name) for name in (PRIOR, LATENTS)):
+                    copied += [SAMPLES, GENERATED]
+                else:
+                    figures = figures.without_prior()
                 if figures != Figures():
                     figures.write(folder)
-                for name in (MAP, SAMPLES, CURVES, GENERATED):
+                for name in copied:
                     if (self.origin / name).is_file():
                         shutil.copyfile(self.origin / name, folder / name)
-            if not (folder / SAMPLES).exists():
+            if not (folder / SAMPLES).exists() and figures.test is None:  # else its caption names test pictures
                 write(folder / SAMPLES, _draw_sheet(type(self).from_pretrained(folder)).save)
             files = {name: (folder / name).read_bytes() for name in PUSHED if (folder / name).is_file()}
             files[CARD] = model_card(repo_id, self.config, figures, files).encode()
@@ -207,7 +224,7 @@ def _load(cls: type[P], folder: Path) -> P:
     def build(metadata: Mapping[str, str]) -> tuple[P, Mapping[str, Tensor]]:
         own = parse_config(parse_metadata(metadata, "config"), folder / WEIGHTS) if "config" in metadata else config
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-            model = cls(own)
+            model = cls(own).float()  # whatever torch's default is
         count_parameters(model)
         return model, model.state_dict()
 
@@ -217,7 +234,8 @@ def _load(cls: type[P], folder: Path) -> P:
             raise ValueError(f"{folder / WEIGHTS} has negative variances in {key}")
     model.load_state_dict(tensors, assign=True)
     model.eval()
-    x = torch.full((1, model.config.channels, model.config.image_size, model.config.image_size), 0.5)
+    size = model.config.image_size
+    x = torch.full((1, model.config.channels, size, size), 0.5, dtype=torch.float32, device="cpu")
     with torch.no_grad():
         output = model(x, torch.Generator().manual_seed(0))
     if not all(value.isfinite().all() for value in tree_leaves(output)):

@@ -29,10 +29,10 @@ class ClassGaussians(AttributeModel):
     """A Gaussian N(means[v], L Lᵀ) for the pictures of each value, or class, v of one attribute.
 
     The same Gaussians tell the class of a latent vector (a quadratic discriminant), draw new pictures of a class, and edit:
-    the linear optimal-transport map between the Gaussians of two classes brings a latent vector to that place in the other
-    class which it has in its own, and moves all of them together as little as can be (Peyré & Cuturi, "Computational
-    Optimal Transport", 2019, remark 2.31, https://arxiv.org/abs/1803.00567). Half-way between two classes lies the middle of
-    the two edits.
+    the linear optimal-transport map between the Gaussians of two classes moves a latent vector to the corresponding
+    place in the other class, with the smallest mean squared displacement (Peyré & Cuturi, "Computational
+    Optimal Transport", 2019, remark 2.31, https://arxiv.org/abs/1803.00567). Between two classes, the two
+    edits are averaged.
 
     means: (V, D).
     scale_tril: the L, (V, D, D), lower triangular: Cholesky factors of the covariances of samples of posteriors.
@@ -96,7 +96,8 @@ class ClassGaussians(AttributeModel):
         return self._log_joint(z).logsumexp(dim=1).to(z.device)
 
     def shift(self, z: Tensor, old: Tensor, new: Tensor) -> Tensor:
-        assert torch.equal(old, old.round()), "an edit starts at a class, not between two"
+        if not torch.equal(old, old.round()):
+            raise ValueError(f"an edit starts at a class, not between two: got since of {old.flatten().tolist()[:5]}")
         shift = self._shift_to_class(z, old, new.floor())
         fraction = new - new.floor()
         return shift.lerp(self._shift_to_class(z, old, new.ceil()), fraction) if fraction.any() else shift
@@ -125,6 +126,7 @@ class ClassGaussians(AttributeModel):
 
     def _log_joint(self, z: Tensor) -> Tensor:
         """Compute log share + log N(z; mean, L Lᵀ) of each class, (B, D) -> (B, V)."""
+        self._check_latents(z)
         log_det = self.scale_tril.diagonal(dim1=1, dim2=2).log().sum(dim=1)
         parts = []
         for part in z.detach().cpu().float().split(CHUNK):

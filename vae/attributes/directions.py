@@ -32,10 +32,9 @@ class Directions(AttributeModel):
 
         z  ≈  mean + Σ_a effects[value of a] + Σ_{groups a, b, ...} interplay[value of a, value of b, ...].
 
-    So what beards have to do with hair is not counted twice, a beard can be had without the hair that mostly comes with
-    it, and a beard in the colour of the hair needs no direction of its own for each colour. To edit an attribute is to add
-    what this model says of the new values and to take off what it says of the old ones. Between two values all changes
-    evenly.
+    So correlated attributes, such as beard and hair, are not counted twice, one can be edited without the other,
+    and a beard in the colour of the hair needs no direction of its own for each colour. An edit adds the terms of the
+    new values and subtracts those of the old ones, linearly between two values.
 
     mean: of the latent vectors, (D,).
     effects: how far each value moves a latent vector, the other attributes held fixed, (V, D). For the mean over pictures,
@@ -148,6 +147,7 @@ class Directions(AttributeModel):
 
         What the discriminants say is refined, one attribute at a time, until `locate` comes as near to z as it can.
         """
+        self._check_latents(z)
         z = z.detach().cpu().float()
         scores = ((z - self.mean) @ self.scores.T + self.offsets).masked_fill(self.shares == 0, NEVER)
         values = torch.stack([part.argmax(dim=1) for part in scores.split(self.sizes, dim=1)], dim=1)

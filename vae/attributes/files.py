@@ -46,7 +46,7 @@ def load_directions(path: str | Path) -> AttributeModel:
         values = _parse(parse_metadata(metadata, "directions"))
         sizes = [len(names) for names in values["attributes"].values()]
         shapes = _shapes(values["kind"], values["latent_dim"], sizes, values.get("groups", []))
-        return values, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+        return values, {key: torch.empty(shape, dtype=torch.float32, device="meta") for key, shape in shapes.items()}
 
     path = Path(path)
     values, tensors = read_tensors(path, LATENTS, build, unused=("std",))  # which older files have
@@ -63,7 +63,9 @@ def load_directions(path: str | Path) -> AttributeModel:
     fields: dict[str, Any] = {key: values[key] for key in ("attributes", "draws")} | tensors
     if values["kind"] == "directions":
         return Directions(**fields, groups=values["groups"])
-    inverse = torch.linalg.solve_triangular(matrices, torch.eye(values["latent_dim"]), upper=False)
+    inverse = torch.linalg.solve_triangular(
+        matrices, torch.eye(values["latent_dim"], dtype=torch.float32, device="cpu"), upper=False
+    )
     if not (inverse.abs() <= MAX_MAGNITUDE).all():  # which edits multiply by
         raise ValueError(f"{path}: {key} is too near to a matrix that can't be inverted")
     return ClassGaussians(**fields)

@@ -25,7 +25,7 @@ MAX_NAME_LENGTH = 100  # characters
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeModel(ABC):
-    """Where in the latent space pictures lie whose attributes are known.
+    """A distribution of latent vectors given the attributes of their pictures.
 
     A position is the number of a value, 0 for the first; fractions lie between two values. Everything is float32 on the
     CPU.
@@ -66,18 +66,22 @@ class AttributeModel(ABC):
         """Return what an edit from old to new positions, (B, A) float32, adds to z, (B, D) -> (B, D)."""
 
     def edit(self, z: Tensor, to: Mapping[str, Tensor | float | str], since: Tensor | None = None) -> Tensor:
-        """Move latent vectors, (B, D), so that attributes come to other positions: same shape, same device.
+        """Edit latent vectors, (B, D), so that attributes get new values: same shape, same device.
 
         to: the attributes to edit, and where to: the name of a value, or positions, (B,) or one for all.
         since: the values of all attributes before, (B, A); by default what `predict` says.
-        Raises ValueError on an unknown attribute or value, or a position beyond the values.
+        Raises ValueError on an unknown attribute or value, a position beyond the values, or shapes that don't fit.
         """
-        old = (self.predict(z) if since is None else since.cpu()).float()
+        self._check_latents(z)
+        old = (self.predict(z) if since is None else torch.as_tensor(since).cpu()).float()
+        if old.shape != (len(z), len(self.sizes)):
+            raise ValueError(
+                f"since should be of shape {(len(z), len(self.sizes))}, the values of all attributes before, "
+                f"got {(*old.shape,)}"
+            )
         new = old.clone()
         for name, position in to.items():
-            if isinstance(position, str):
-                position = self._number(name, position)
-            new[:, self._index(name)] = torch.as_tensor(position, dtype=torch.float32).cpu()
+            new[:, self._index(name)] = self._positions(name, position, len(z))
         self._check(old)
         self._check(new)
         return z + self.shift(z.detach().cpu().float(), old, new).to(z)
@@ -115,6 +119,28 @@ class AttributeModel(ABC):
             f"{attribute} should be one of {', '.join(names)}, or 0 to {len(names) - 1}, got {value!r:.100}"
         )
 
+    def _positions(self, attribute: str, position: Any, count: int) -> Tensor:
+        """Return where to edit an attribute of so many latent vectors, (count,) or one for all, float32."""
+        if isinstance(position, str):
+            position = self._number(attribute, position)
+        try:
+            positions = torch.as_tensor(position, dtype=torch.float32).cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"{attribute} should be the name of a value, or positions, got {position!r:.100}"
+            ) from None
+        if positions.shape not in ((), (1,), (count,)):
+            raise ValueError(
+                f"{attribute} should be one position or {count}, one for each latent vector, "
+                f"got shape {(*positions.shape,)}"
+            )
+        return positions
+
+    def _check_latents(self, z: Tensor) -> None:
+        """Raise ValueError if these are not latent vectors of the model, (B, D)."""
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"latent vectors should be of shape (B, {self.latent_dim}), got {(*z.shape,)}")
+
     def _check(self, positions: Tensor) -> None:
         """Raise ValueError if positions, (B, A), are beyond the values."""
         for name, size, own in zip(self.attributes, self.sizes, positions.T, strict=True):
@@ -125,8 +151,8 @@ class AttributeModel(ABC):
 class AttributePrior(Prior):
     """A prior that draws a value of each attribute, then a latent vector of a picture with these values.
 
-    Values are drawn by their shares, each attribute for itself. Temperature multiplies the noise around the place of such
-    pictures, and leaves the choice of it alone.
+    Values are drawn by their shares, each attribute independently. Temperature multiplies the noise, not the choice of
+    values.
 
     where: values that are not drawn but always these, as in `AttributeModel.prior_where`.
     """
@@ -140,7 +166,7 @@ class AttributePrior(Prior):
 
     def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
         # The first numbers choose the values, one for each attribute; what is left of them is noise again.
-        eps, sizes = eps.cpu(), self._given.sizes
+        eps, sizes = eps.cpu().float(), self._given.sizes
         values, noise = [], [eps[:, len(sizes) :]]
         for own, shares in zip(eps.T, self._given.shares.split(sizes), strict=False):
             value, left = draw_component(own, shares)
@@ -166,7 +192,10 @@ def covariance(rest: Tensor) -> Tensor:
 
 def noise_covariance(variance: Tensor | float, latent_dim: int) -> Tensor:
     """Make a diagonal matrix, (D, D) float64, of the mean variance of posteriors, (D,) or one number."""
-    return torch.diag(torch.as_tensor(variance).cpu().double().expand(latent_dim))
+    variance = torch.as_tensor(variance).detach().cpu().double()
+    if variance.shape not in ((), (latent_dim,)):
+        raise ValueError(f"variance should be one number or {latent_dim}, got shape {(*variance.shape,)}")
+    return torch.diag(variance.expand(latent_dim))
 
 
 def chunks(count: int, size: int) -> list[slice]:
@@ -175,15 +204,24 @@ def chunks(count: int, size: int) -> list[slice]:
 
 
 def check_labels(z: Tensor, labels: Tensor, attributes: Mapping[str, Sequence[str]]) -> tuple[Tensor, Tensor]:
-    """Return latent vectors as float64, and labels, on the CPU. Raises ValueError if these and attributes don't fit."""
+    """Return latent vectors as float64, and labels as int64, on the CPU.
+
+    Raises ValueError if these and attributes don't fit, labels are not integers, or latent vectors not finite.
+    """
     check_names({name: list(values) for name, values in attributes.items()})
     sizes = [len(values) for values in attributes.values()]
+    if z.ndim != 2:
+        raise ValueError(f"latent vectors should be of shape (N, D), got {(*z.shape,)}")
+    if not z.isfinite().all():
+        raise ValueError("latent vectors should be finite, got some with NaN or infinity")
     if labels.shape != (len(z), len(sizes)) or len(z) < 2:
         raise ValueError(f"labels of shape {(*labels.shape,)} don't fit {len(z)} latents and {len(sizes)} attributes")
-    labels = labels.cpu()
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels should be integers, the numbers of values, got {labels.dtype}")
+    labels = labels.cpu().long()
     if (labels < 0).any() or (labels >= torch.tensor(sizes)).any():
         raise ValueError(f"labels from {labels.min()} to {labels.max()} don't fit attributes of {sizes} values")
-    return z.cpu().double(), labels
+    return z.detach().cpu().double(), labels
 
 
 def check_names(names: Any) -> None:

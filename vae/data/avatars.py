@@ -12,13 +12,17 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zipfile import BadZipFile
 
@@ -148,6 +152,20 @@ def _style() -> Any:
     return Style(json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text(encoding="utf-8")))
 
 
+@contextmanager
+def _main_left_out() -> Iterator[None]:
+    """Let processes that are spawned meanwhile not import the main module, which they have no need of.
+
+    So a script needs no `if __name__ == "__main__"`, and may come from stdin, which can't be imported.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -201,7 +219,8 @@ def load_avatars(data_dir: Path, seeds: range) -> tuple[np.ndarray, np.ndarray]:
             spawn = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads can hang
             workers = min(len(missing), os.cpu_count() or 1, MAX_WORKERS)
             with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_leave_interrupts_to_the_parent) as pool:
-                jobs = [pool.submit(_draw_shard, range(start, start + SHARD), paths[start]) for start in missing]
+                with _main_left_out():  # the processes are spawned by `submit`
+                    jobs = [pool.submit(_draw_shard, range(start, start + SHARD), paths[start]) for start in missing]
                 try:
                     for job in tqdm(jobs, desc=f"drawing {SHARD * len(jobs):,} avatars", unit="k", disable=None):
                         job.result()
@@ -210,7 +229,7 @@ def load_avatars(data_dir: Path, seeds: range) -> tuple[np.ndarray, np.ndarray]:
                     raise
         unread = [start for start in missing if not fill(start)]
     except BrokenProcessPool:
-        raise ValueError("a process that draws avatars was ended: start again, what was drawn is kept") from None
+        raise ValueError("a process that draws avatars was killed: start again, finished avatars are kept") from None
     except OSError as error:
         raise ValueError(f"avatars can't be kept in {folder}: {error.strerror or error}") from error
     if unread:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from vae.attributes.model import MAX_ATTRIBUTES
 from vae.data.folder import MAX_VALUES, Side, choose_test, count, distinct_names, printable
-from vae.data.specs import HUB, Pictures
+from vae.data.specs import HUB, HUB_NAME, Pictures
 from vae.decode import Values, read_picture
 from vae.figures import REPO
 from vae.images import OVERSAMPLING, to_pixels, to_uint8
@@ -25,7 +25,6 @@ from vae.images import OVERSAMPLING, to_pixels, to_uint8
 MIN_PICTURES = 10
 SHARDS = 64  # of a dataset on the disk, to be shared by processes
 MAX_DEFAULT_SIZE = 64  # pixels: pictures in files are made no larger, unless --image-size asks for it
-HUB_NAME = re.compile(rf"{HUB}(?P<place>[^:]+)(:(?P<split>[^:\[]*(\[[^\]]*\])?)(:(?P<column>.+))?)?")
 TEST_SPLITS = "test", "validation", "val", "valid"  # as datasets on the Hub call them; the first that is there counts
 
 Picture = Tensor | Image.Image | bytes
@@ -53,6 +52,7 @@ def as_pictures(
     column: of a `datasets.Dataset`, the one that holds the pictures.
     Raises ValueError in one sentence that says what is not as it should be.
     """
+    check_wanted(image_size, channels, pixel_range)
     rows, attributes = _rows(source, column)
     images: list[Tensor] = []
     labels: list[Sequence[int]] = []
@@ -69,8 +69,18 @@ def as_pictures(
     if len(images) < MIN_PICTURES:
         raise ValueError(f"there are {count(len(images), 'picture')}: at least {MIN_PICTURES} are needed")
     if len(set(map(len, labels))) > 1:
-        raise ValueError("some pictures have labels and some have none: give all of them one")
+        raise ValueError("some pictures have labels and some have none: give all of them a label, or none")
     return Pictures(torch.stack(images), *usable_labels(torch.tensor(labels, dtype=torch.int64), attributes))
+
+
+def check_wanted(image_size: int | None, channels: int | None, pixel_range: str) -> None:
+    """Raise ValueError if no pictures can be made like this; None stands for what they have."""
+    if image_size is not None and (not isinstance(image_size, Integral) or image_size < 1):
+        raise ValueError(f"image_size should be a whole number of pixels, 1 or more, got {image_size!r:.100}")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels should be 1 or 3, got {channels!r:.100}")
+    if pixel_range not in get_args(Values):
+        raise ValueError(f"pixel_range should be {' or '.join(get_args(Values))}, got {pixel_range!r:.100}")
 
 
 def split_pictures(train: Pictures, test: Pictures | None = None) -> dict[Side, Pictures]:
@@ -89,7 +99,7 @@ def split_pictures(train: Pictures, test: Pictures | None = None) -> dict[Side, 
         theirs = _hashes(test)
         sides = {"train": _sort(train, hashes, set(hashes) - set(theirs)), "test": _sort(test, theirs, set(theirs))}
     if not len(sides["train"].images):
-        raise ValueError("all pictures are the same, or test pictures: two different ones are needed at least")
+        raise ValueError("all pictures are the same, or are test pictures: at least two different ones are needed")
     said = "; ".join(f"{name}: {count(len(values), 'value')}" for name, values in train.attributes.items())
     number = len(sides["test"].images)
     print(
@@ -158,11 +168,18 @@ def _rows(source: Any, column: str | None) -> tuple[Iterable[Row], dict[str, Seq
     if isinstance(source, Dataset):
         if not isinstance(source, IterableDataset) and not hasattr(source, "__len__"):
             raise ValueError("the dataset has no length: give it __len__, or make it an IterableDataset")
-        return _torch_rows(source), {"class": getattr(source, "classes", None)}
+        return _torch_rows(source), {"class": _class_names(source)}
     raise ValueError(
         "pictures should be a tensor, an array, a torch.utils.data.Dataset or a datasets.Dataset, "
         f"got {type(source).__name__}"
     )
+
+
+def _class_names(dataset: Any) -> Any:
+    names = getattr(dataset, "classes", None)
+    if names is not None and (isinstance(names, str) or not isinstance(names, Collection)):
+        raise ValueError(f"the classes of the dataset should be the names of its labels, got {names!r:.100}")
+    return names
 
 
 def _torch_rows(dataset: Any) -> Iterator[Row]:
@@ -175,6 +192,8 @@ def _torch_rows(dataset: Any) -> Iterator[Row]:
             raise ValueError(
                 f"picture {index} should be a tensor, an array or one of PIL, got {type(picture).__name__}"
             )
+        elif 0 in picture.size:
+            raise ValueError(f"picture {index} has no pixels: leave it out")
         if len(labels) > 1:
             raise ValueError(
                 f"picture {index} comes with {len(labels)} more things: give a picture, or it and its label"
@@ -183,7 +202,8 @@ def _torch_rows(dataset: Any) -> Iterator[Row]:
 
 
 def _to_label(label: Any, index: int) -> int:
-    value = np.asarray(label)
+    # As a list a tensor can be read wherever it is, whatever its type, and if it requires a gradient.
+    value = np.asarray(label.tolist() if isinstance(label, Tensor) else label)
     if value.size != 1 or value.dtype.kind not in "iub":
         raise ValueError(f"the label of picture {index} should be a whole number, got {label!r:.100}")
     return int(value.item())
@@ -264,7 +284,8 @@ def _to_pixels(values: Tensor | np.ndarray, channel: int, name: str) -> Tensor:
         if values.dtype.kind not in "biuf":
             raise ValueError(f"{name} should be uint8, or numbers from 0 to 1, got {values.dtype}")
         is_torchs = values.flags.writeable and all(stride >= 0 for stride in values.strides)
-        values = torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=not is_torchs))
+        dtype = np.dtype(np.float64) if values.dtype.char == "g" else values.dtype  # torch has no long doubles
+        values = torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=not is_torchs))
     x = values.detach().cpu()
     if x.ndim == channel + 2:
         x = x.unsqueeze(channel)

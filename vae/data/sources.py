@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch
 from vae.data.avatars import load_avatars
 from vae.data.cache import Entry, PictureCache
 from vae.data.folder import Side, choose_test, count, describe_left_out, find_files, look_at, printable, read_layout
-from vae.data.own import MIN_PICTURES, load_hub
+from vae.data.own import MIN_PICTURES, check_wanted, load_hub
 from vae.data.specs import DATASETS, HUB, OWN, Pictures, spec_of
 from vae.data.start import Start, load_start, save_start
 from vae.decode import Values
@@ -49,6 +50,9 @@ def load_dataset(
     Raises ValueError in one sentence that says what is missing and what to do.
     """
     spec, data_dir = spec_of(name), Path(data_dir)
+    if split not in get_args(Side):
+        raise ValueError(f"split should be {' or '.join(get_args(Side))}, got {split!r:.100}")
+    check_wanted(image_size, channels, pixel_range)
     if name == OWN:
         raise ValueError("own pictures are given from Python: train(TrainConfig(), pictures=...)")
     if name.startswith(HUB):
@@ -133,7 +137,7 @@ def _read_folder(folder: Path, cache: PictureCache) -> tuple[Start, np.ndarray, 
         _say("train", said)
     _check_enough(folder, counts["train"] + counts["test"])
     if not counts["train"]:
-        raise ValueError(f"all pictures in {printable(folder)} are the same: two different ones are needed at least")
+        raise ValueError(f"all pictures in {printable(folder)} are the same: at least two different ones are needed")
     order = sorted(range(len(pictures)), key=lambda index: ("test", "train", None).index(sides[index]))
     images = cache.arrange([pictures[index] for index in order])
     start = Start(said, {"train": counts["train"], "test": counts["test"]}, layout.names if layout.classes else None)

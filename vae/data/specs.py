@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +120,9 @@ DATASETS = {
     ),
 }
 HUB = "hub:"  # before owner/name[:split[:column]], a dataset of the Hub
+HUB_NAME = re.compile(  # a place may begin with the drive of Windows, as in C:\pictures
+    rf"{HUB}(?P<place>([A-Za-z]:(?=[\\/]))?[^:]+)(:(?P<split>[^:\[]*(\[[^\]]*\])?)(:(?P<column>.+))?)?"
+)
 OWN = "own"  # what `train` was given from Python
 
 
@@ -129,7 +133,7 @@ def spec_of(name: str) -> DatasetSpec:
     if name == OWN:
         return DatasetSpec("Own pictures", 3, 64, "your own pictures", "as your pictures are")
     if name.startswith(HUB):
-        place = name.removeprefix(HUB).partition(":")[0]
+        place = hub_place(name)
         if Path(place).exists() or not REPO.fullmatch(place):
             return DatasetSpec(short_name(name), 3, 64, "a dataset of your own", "as your pictures are")
         source = f"https://huggingface.co/datasets/{place}"
@@ -141,7 +145,13 @@ def spec_of(name: str) -> DatasetSpec:
 
 def short_name(name: str) -> str:
     """Return what to call a folder for a model of that dataset: of one of the Hub, the last part of its name."""
-    return last_part(name.removeprefix(HUB).partition(":")[0]).rpartition("/")[2] if name.startswith(HUB) else name
+    return last_part(hub_place(name)).rpartition("/")[2] if name.startswith(HUB) else name
+
+
+def hub_place(name: str) -> str:
+    """Return owner/name, or the folder, of hub:owner/name[:split[:column]]; empty if there is none."""
+    match = HUB_NAME.match(name)
+    return match["place"] if match else ""
 
 
 class Pictures(NamedTuple):

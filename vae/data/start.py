@@ -1,8 +1,8 @@
 """The second start on a large folder: what the first one found is taken as it is while no folder in it has changed.
 
-To look at a million files takes seconds, to look at the folders that hold them no time: a folder's time of change tells of
-files that were added, removed or renamed, though not of one that was written anew in its place. Of those a sample is looked
-at, so that a change of many is noticed, and that of a few is not until something else changes.
+Checking a million files takes seconds, checking only their folders almost no time: a folder's modification time shows
+files that were added, removed or renamed, but not one that was rewritten in place. For those a sample of files is
+checked: changes to many are noticed, changes to a few only when something else changes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A dataset of the Hub that is read while it is trained on, and never whole: for those that no memory or disk holds."""
+"""Stream a dataset of the Hub during training: for datasets too large for memory or disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from vae.data.batches import ALONE, Share, prefetched, shuffled
 from vae.data.cache import MAX_WORKERS
 from vae.data.folder import TEST_PART, Side
-from vae.data.own import Picture, fit, hub_rows, open_splits, own_shape, usable_labels
+from vae.data.own import Picture, check_wanted, fit, hub_rows, open_splits, own_shape, usable_labels
 from vae.data.specs import Pictures
 from vae.decode import Values
 from vae.images import to_unit
@@ -136,6 +136,7 @@ def open_stream(
 
     Raises ValueError in one sentence if it can't be had, or its first pictures are too few.
     """
+    check_wanted(image_size, channels, pixel_range)
     train, tests, column = open_splits(name, is_streamed=True)
     try:
         rows, attributes = hub_rows(train, column)

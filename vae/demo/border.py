@@ -202,7 +202,7 @@ class Page(gr.Blocks):
             yield
             return
         if self._unqueued >= MAX_QUEUED:
-            raise told(ValueError("many visitors are here just now: try again in a moment"))
+            raise told(ValueError("the page is busy right now: try again in a moment"))
         self._unqueued += 1
         try:
             await self._load(inputs)

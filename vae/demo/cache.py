@@ -50,7 +50,7 @@ class Cache:
                     return
             if not is_swept:
                 self.sweep()
-        raise ValueError("many visitors send pictures just now: try again in a moment")
+        raise ValueError("too many visitors are uploading right now: try again in a moment")
 
     def release(self, size: int) -> None:
         """Give back the room that was kept for a file, once it is written or won't be."""

@@ -144,8 +144,8 @@ class Models:
         config, dataset = model.config, figures.dataset
         known = dataset is not None and dataset.name in DATASETS
         told = [
-            ("A picture", f"{config.channels} × {config.image_size} × {config.image_size} numbers"),
-            ("squeezed into", f"{config.latent_dim} numbers"),
+            ("Picture", f"{config.channels} × {config.image_size} × {config.image_size} numbers"),
+            ("Latent vector", f"{config.latent_dim} numbers"),
         ]
         test = figures.test
         if test and 0 <= test.mse <= 1:

@@ -36,7 +36,7 @@ import(new URL("web/page.js", document.baseURI)).then(
 """
 # Until the modules are there: the picture that the first model begins with. early.js hides it where a link names another.
 FIRST = """<div class="vae"><header class="top">
-<div class="name"><h1>unvaelievable</h1><p>It squeezes a picture into a few numbers and draws it again. Move the numbers.</p></div>
+<div class="name"><h1>unvaelievable</h1><p>It squeezes a picture into a few numbers and redraws it. Change the numbers.</p></div>
 <div class="cards"><div class="card"><img class="first" src="./web/faces/0" alt="" width="56" height="56" /></div></div>
 </header><div class="rooms"><div class="side"><div class="stage">
 <img class="picture first" src="./web/faces/0" alt="" />

@@ -161,7 +161,7 @@ def prepare(model: VAE, picture: Image.Image, invert: Invert = "auto", crop: Squ
     if invert == "yes":
         x = 1 - x
     return Prepared(
-        x.contiguous(), _parts(square, width), picture, ("light and dark were exchanged",) * (invert == "yes")
+        x.contiguous(), _parts(square, width), picture, ("light and dark were inverted",) * (invert == "yes")
     )
 
 
@@ -205,7 +205,7 @@ def _prepare_thing(known: Habits, picture: Image.Image, size: int, invert: Inver
         candidate = 1 - light if is_dark else light
         if _is_in_place(known, candidate, size):
             same = torch.from_numpy(candidate.copy())[None]
-            return Prepared(same, (0.0, 0.0, 1.0), picture, ("light and dark were exchanged",) * is_dark)
+            return Prepared(same, (0.0, 0.0, 1.0), picture, ("light and dark were inverted",) * is_dark)
     window = (0.0, 0.0, float(width), float(height))
     if crop is not None:
         left, top, side = _pixels(crop, picture)
@@ -237,7 +237,7 @@ def _prepare_thing(known: Habits, picture: Image.Image, size: int, invert: Inver
     if has_margin:
         cut = thicken(cut, known.thin, known.usual)
     small = np.asarray(Image.fromarray(cut).resize((size, size), Image.Resampling.BOX)).clip(0, 1)
-    notes = ("light and dark were exchanged",) * thing.is_dark
+    notes = ("light and dark were inverted",) * thing.is_dark
     return Prepared(torch.from_numpy(small / max(small.max(), 1e-6))[None], _parts(square, width), picture, notes)
 
 

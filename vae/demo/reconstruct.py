@@ -80,12 +80,12 @@ def compare(model: VAE, x: Tensor, scores: ScoreMetrics | None) -> tuple[float |
         return None, ""
     place = scores.place(score(model, x[None]).item(), typicality(model, x[None]).item())
     if place == 0:
-        return place, f"Foreign: the model finds it stranger than every one of {scores.pictures:,} test pictures."
+        return place, f"Foreign: less typical than all {scores.pictures:,} test pictures."
     if place < FOREIGN:
-        return place, f"Foreign: only {place:.1f} in 100 test pictures are as strange to the model."
+        return place, f"Foreign: only {place:.1f} % of test pictures are less typical."
     if place < UNUSUAL:
-        return place, f"Unusual: {place:.0f} in 100 test pictures are stranger to the model."
-    return place, f"Familiar: {place:.0f} in 100 test pictures are stranger to the model."
+        return place, f"Unusual: {place:.0f} % of test pictures are less typical."
+    return place, f"Familiar: {place:.0f} % of test pictures are less typical."
 
 
 def reconstruct_endpoints(endpoints: Endpoints) -> None:
@@ -99,19 +99,19 @@ def reconstruct_endpoints(endpoints: Endpoints) -> None:
         values: Values = "auto",
         crop: dict[str, float] | None = None,
     ) -> GivenBack:
-        """Squeeze a picture through a model and draw it again from the few numbers that are left.
+        """Reconstruct a picture: encode it into a few numbers, then decode these.
 
         Args:
             model: the name of the model.
-            picture: the picture; for a model of light things on black, the thing in it is found and put in place.
-            invert: exchange light and dark: "auto" where a model of light things on black is given a dark one.
+            picture: the picture; for a model of light objects on black (digits), the object is found and centred.
+            invert: invert light and dark; "auto" does so if such a model is given a dark object.
             values: how more than 8 bits become 8: "auto" by the range in use, "full" by the range of the type.
             crop: the square to look at, {"left": 0, "top": 0, "size": 1} in parts of the picture's width; left out, it is found.
 
         Returns:
             the picture as the model sees it
             the picture that it draws again
-            a table: psnr (dB), ssim, percentile (of 100 test pictures, so many are stranger to the model), a sentence, ...
+            a table: psnr (dB), ssim, percentile (the % of test pictures that are less typical), a sentence, ...
         """
         return give_back(models[model], picture, invert, values, crop, models.scores(model))
 

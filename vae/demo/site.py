@@ -24,7 +24,7 @@ from vae.demo.models import Models
 
 WEB = Path(__file__).with_name("web")
 TITLE = "unvaelievable: a variational autoencoder to play with"
-DESCRIPTION = "It squeezes a picture into a few numbers and draws it again. Move the numbers."
+DESCRIPTION = "It squeezes a picture into a few numbers and redraws it. Change the numbers."
 PREVIEW = "web/preview.png"
 FACE_SIDE = 128  # pixels, at least
 MAX_FACES = 8  # drawn at once, or waiting for their models: other files are served meanwhile

@@ -27,7 +27,7 @@ SPECK = 0.03  # of the largest part's pixels: smaller parts are dust
 GROUND_ERROR = 0.06  # of the light that an even ground is allowed to vary by, where the light itself falls off smoothly
 GROUND_ROUNDS = 12
 GROUND_AGREED = 0.8  # of the picture's edge, at least, is ground where that is known
-EMPTY = "this picture is empty: nothing in it stands out from the ground"
+EMPTY = "this picture is empty: nothing in it stands out from the background"
 
 
 class Thing(NamedTuple):

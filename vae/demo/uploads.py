@@ -171,7 +171,7 @@ class Decoder:
         Raises UndecodableError where that raises ValueError, ValueError if too many wait, and whatever `load` raises.
         """
         if not self._room.acquire(blocking=False):
-            raise ValueError("many visitors send pictures just now: try again in a moment")
+            raise ValueError("too many visitors are uploading right now: try again in a moment")
         try:
             with self._lock:
                 options = {"name": name, "side": side, "values": values, "whole": whole}

@@ -24,6 +24,7 @@ from vae.evaluate.features import CLASSIFIERS, load_classifier
 from vae.evaluate.features import train as train_classifier
 from vae.evaluate.fit import FittedPrior, default_num_held_out, directions_of, fit_priors
 from vae.evaluate.measure import (
+    MIN_COMPARED,
     describe_dataset,
     draw_samples,
     evaluate,
@@ -35,7 +36,7 @@ from vae.evaluate.measure import (
 )
 from vae.evaluate.metrics import pca_mse
 from vae.figures import AttributeMetrics, Figures, PriorMetrics, last_part, to_json
-from vae.files import CARD, GENERATED, SAMPLES, fingerprint, write
+from vae.files import CARD, GENERATED, SAMPLES, fingerprint, replace_unprintable, write
 from vae.generate import generate
 from vae.hub import bundled_names, find_model, is_folder
 from vae.images import enlarge, grid
@@ -66,24 +67,24 @@ class Options:
     generated: int = 10_000
     """New pictures to compare with as many test pictures."""
     seeds: int = 3
-    """How often to draw new pictures, for the mean and the spread."""
+    """How many times to draw new pictures, for mean and standard deviation."""
     fit_prior: bool = False
     """Fit priors to the encoded training pictures: a Gaussian, a mixture, a flow and, where pictures have labels, one
-    Gaussian for each combination of attributes. The model gets the one under which held-out pictures' latent vectors are
-    likeliest, or N(0, I) if none is surely better."""
+    Gaussian for each combination of attributes. The model gets the one with the highest log-likelihood of held-out
+    latent vectors, or N(0, I) if none is significantly better."""
     fit_directions: bool = False
-    """Fit the directions of attributes to all training pictures, instead of the few that train.py takes."""
+    """Fit the directions of attributes to all training pictures, instead of the first 5,000, which train.py uses."""
     prior: Literal["normal", "gaussian", "mixture", "flow", "attributes"] | None = None
-    """With --fit-prior, take this prior instead: the likeliest need not give the best pictures."""
+    """With --fit-prior, use this prior instead: the highest log-likelihood need not give the best pictures."""
     only_scores: bool = False
-    """Measure no more than how test pictures are scored, which the page compares a visitor's picture with; a minute."""
+    """Measure only the scores of test pictures, which the page compares a visitor's picture with: takes a minute."""
     write: bool = False
     """Write the figures into the folder's metrics.json and card, with a fitted prior and its pictures."""
 
     def __post_init__(self) -> None:
-        for name in ("samples", "pictures", "generated", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("samples", 1), ("pictures", 1), ("generated", MIN_COMPARED), ("seeds", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
         if self.only_scores and (self.fit_prior or self.fit_directions):
             raise ValueError("--only-scores fits nothing: leave out --fit-prior and --fit-directions")
 
@@ -140,7 +141,7 @@ def main(options: Options, or_likeliest: bool = False) -> None:
         results["generation"] = report("generation", generation)
     else:
         comparisons = {}
-        print(f"no classifier knows {'binarized pictures' if is_binarized else name}: new pictures are not measured")
+        print(f"no classifier for {'binarized pictures' if is_binarized else name}: new pictures are not measured")
     if fitted:
         each = {row.name: PriorMetrics(held_out=row.held_out, generation=comparisons.get(row.name)) for row in fitted}
         results["priors"] = report("priors", each)
@@ -162,7 +163,7 @@ def choose_dataset(options: Options, figures: Figures) -> str:
     name = options.dataset or own
     if options.write:
         if not (is_folder(options.model) or options.model in bundled_names()):
-            raise ValueError(f"--write needs a folder of yours, and {options.model} is in the cache of the Hub")
+            raise ValueError(f"--write needs a local folder, but {options.model} is in the cache of the Hub")
         if own and last_part(name or own) != last_part(own):
             raise ValueError(f"{options.model} was trained on {own}: leave out --dataset or --write")
     if name is None or not (name in DATASETS or name.startswith(HUB)):
@@ -229,7 +230,7 @@ def fit_directions(model: VAE, train: Pictures, options: Options, has_new_prior:
         return
     model.directions = directions_of(model, train)
     if model.directions is None:
-        raise ValueError("there are no directions to fit: the pictures have no labels")
+        raise ValueError("there are no directions to fit: the pictures have no labels, or the model too many latents")
 
 
 def measure_edits(
@@ -239,7 +240,7 @@ def measure_edits(
     if name in CLASSIFIERS and not is_binarized:
         classifier = load_classifier(name)
     else:
-        print(f"no classifier knows {name}: one is trained on its training pictures")
+        print(f"no classifier for {name}: training one on its training pictures")
         classifier = train_classifier(train, mirror=False, device=model.log_scale.device)
     return measure_attributes(model, classifier.to(model.log_scale.device), test)
 
@@ -279,6 +280,7 @@ def show(name: str, value: Any, indent: str = "") -> None:
 
 def run() -> None:
     """Do as the arguments of the command line say; errors end the program with a sentence."""
+    replace_unprintable()
     try:
         main(tyro.cli(Options, prog="python -m vae.evaluate"))
     except (ValueError, OSError) as error:

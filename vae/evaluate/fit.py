@@ -13,7 +13,7 @@ from torch import Tensor
 from vae.attributes import AttributeModel, AttributePrior, fit_attributes
 from vae.data.specs import Pictures
 from vae.evaluate.measure import encode_images
-from vae.files import MAX_PRIOR_NUMBERS
+from vae.files import LATENTS, MAX_BYTES, MAX_HEADER_BYTES, MAX_PRIOR_NUMBERS
 from vae.model import VAE, DiagonalGaussian
 from vae.prior import Flow, GaussianMixture, Prior, StandardNormal
 
@@ -110,8 +110,10 @@ def compare_priors(
     }
     rows = [FittedPrior(name, prior, scores[name].mean().item()) for name, prior in priors.items()]
 
+    chance = CHANCE / max(1, len(rows) - 1)  # each of several may seem better by chance
+
     def rank(row: FittedPrior) -> tuple[bool, bool, float]:
-        return _is_higher(scores[row.name], scores["normal"]), row.name == "normal", row.held_out
+        return _is_higher(scores[row.name], scores["normal"], chance), row.name == "normal", row.held_out
 
     return sorted(rows, key=rank, reverse=True)
 
@@ -125,22 +127,23 @@ def _classes(pictures: Pictures, count: int, enough: int, most: int) -> Tensor |
     return labels if len(sizes) <= most and sizes.min() >= enough else None
 
 
-def _is_higher(scores: Tensor, others: Tensor) -> bool:
-    """Tell whether scores are higher than others, pair by pair, by more than chance explains."""
+def _is_higher(scores: Tensor, others: Tensor, chance: float) -> bool:
+    """Tell whether scores are higher than others, pair by pair, by more than this chance explains."""
     from scipy.stats import ttest_1samp
 
     difference = (scores - others).double().cpu()
     if len(difference) < 2 or difference.std() == 0:
         return False
-    return bool(ttest_1samp(difference.numpy(), 0, alternative="greater").pvalue < CHANCE)
+    return bool(ttest_1samp(difference.numpy(), 0, alternative="greater").pvalue < chance)
 
 
 # --- directions ------------------------------------------------------------------------------------------------------
 
 
 def directions_of(model: VAE, pictures: Pictures) -> AttributeModel | None:
-    """Fit what labels say to encoded pictures; None if they have no labels."""
-    if not pictures.attributes:
+    """Fit what labels say to encoded pictures; None if they have no labels, are fewer than two, or have too many latents."""
+    too_large = 4 * model.config.latent_dim**2 > MAX_BYTES[LATENTS] - MAX_HEADER_BYTES  # for its file, in float32
+    if not pictures.attributes or len(pictures.images) < 2 or too_large:
         return None
     return _fit_directions(encode_images(model, pictures.images), pictures)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vae.data import DATASETS, binarize, load_dataset
 from vae.decode import Values
 from vae.figures import Figures
-from vae.files import MAP, fingerprint
+from vae.files import MAP, fingerprint, replace_unprintable
 from vae.generate import encode
 from vae.hub import bundled_names, find_model, is_folder
 from vae.images import to_unit
@@ -22,6 +22,7 @@ from vae.model import VAE
 
 MIN_MAPPED = 5  # pictures
 MAX_VALUES = 256  # of an attribute, that a map can hold; and that can be told apart on it
+MIN_SPREAD = 1e-12  # latents that differ by less are laid out as equal
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def main(options: Options) -> None:
         raise ValueError(f"{options.model} doesn't say which of {', '.join(DATASETS)} it was trained on")
     model = VAE.from_pretrained(folder)
     if model.config.latent_dim < 2:
-        raise ValueError(f"a map needs two latents at least, and {options.model} has one")
+        raise ValueError(f"a map needs at least two latents, and {options.model} has one")
     pictures = load_dataset(
         dataset.name,
         options.data_dir,
@@ -92,18 +93,22 @@ def lay_out(z: Tensor) -> Tensor:
     """Lay latent vectors, (N, D), out in the plane so that neighbours stay neighbours: (N, 2) within [-1, 1].
 
     van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR 2008. Two runs on one machine give the same.
+    All points are at the origin if all latent vectors are equal.
     """
     from sklearn.manifold import TSNE  # of the extra `train`
 
+    if (z - z[:1]).abs().max() < MIN_SPREAD:  # here scikit-learn's t-SNE ends the process by a segmentation fault
+        return torch.zeros(len(z), 2)
     perplexity = min(30.0, (len(z) - 1) / 3)
     placed = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(z.double().numpy())
     points = torch.from_numpy(placed).float()
     points = points - (points.amax(dim=0) + points.amin(dim=0)) / 2
-    return points / points.abs().max()
+    return points / points.abs().max().clamp(min=torch.finfo(points.dtype).tiny)
 
 
 def run() -> None:
     """Do as the arguments of the command line say; errors end the program with a sentence."""
+    replace_unprintable()
     try:
         main(tyro.cli(Options, prog="python -m vae.evaluate.map"))
     except (ValueError, OSError) as error:

@@ -38,6 +38,7 @@ from vae.prior import Prior, StandardNormal
 
 CHUNK = 500  # pictures at once, which bounds the memory
 COLUMNS = 16  # pictures in a row of samples.png
+BLANK = 0.5  # grey of a place in samples.png where no picture is
 SAMPLES_SIDE = 1000  # pixels a side that samples.png is enlarged to: digits twice
 MIN_COMPARED = 5  # pictures: precision and recall need three nearest neighbours of each
 EDITED = 2000  # test pictures whose attributes are edited
@@ -245,10 +246,11 @@ def measure_generation(
 def draw_samples(model: VAE, images: Tensor) -> Image.Image:
     """Draw images, (N, C, H, W) uint8, reconstructions, and new pictures from N(0, I) and the prior, seeds 0 to 31."""
     x = to_unit(images[:COLUMNS].to(model.log_scale.device))
-    rows = [x, reconstruct(model, x), generate(model, range(2 * COLUMNS), prior=StandardNormal())]
+    blank = x.new_full((COLUMNS - len(x), *x.shape[1:]), BLANK)  # where there are fewer pictures
+    rows = [x, blank, reconstruct(model, x), blank, generate(model, range(2 * COLUMNS), prior=StandardNormal())]
     if not isinstance(model.prior, StandardNormal):
         rows.append(generate(model, range(2 * COLUMNS)))
-    sheet = grid(torch.cat(rows), columns=len(x))
+    sheet = grid(torch.cat(rows), columns=COLUMNS)
     return enlarge(sheet, max(SAMPLES_SIDE, *sheet.size))
 
 

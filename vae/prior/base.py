@@ -14,13 +14,20 @@ from torch import Tensor, nn
 def noise(seeds: Iterable[int], latent_dim: int) -> Tensor:
     """Draw the standard normal noise of each seed, (n, latent_dim), on the CPU: a seed gives the same row anywhere.
 
-    Raises ValueError if a seed is no whole number from 0 to 2**63 - 1.
+    Raises ValueError if a seed is no whole number from 0 to 2**63 - 1, or seeds are not several.
     """
-    rows = [torch.empty(0, latent_dim)]
+    if not isinstance(seeds, Iterable):
+        raise ValueError(f"seeds must be a list of whole numbers, got {seeds!r:.100}")
+    rows = [torch.empty(0, latent_dim, dtype=torch.float32, device="cpu")]  # whatever torch's defaults are
     for seed in seeds:  # each with a generator of its own, on the CPU: neither its neighbours nor the device matter
-        if not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**63:
+        try:
+            number = operator.index(seed)
+        except TypeError:  # also of a tensor of no whole number, which has an __index__
+            number = -1
+        if not 0 <= number < 2**63:
             raise ValueError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed!r:.100}")
-        rows.append(torch.randn(1, latent_dim, generator=torch.Generator().manual_seed(operator.index(seed))))
+        generator = torch.Generator().manual_seed(number)
+        rows.append(torch.randn(1, latent_dim, generator=generator, dtype=torch.float32, device="cpu"))
     return torch.cat(rows)
 
 
@@ -50,7 +57,8 @@ class Prior(nn.Module, ABC):
         """Draw n latent vectors, (n, D), from noise of the CPU. Raises ValueError if the dimension is not known."""
         if self.latent_dim is None:
             raise ValueError(f"{type(self).__name__}() has no dimension: give it latent_dim to sample without a model")
-        return self.from_noise(torch.randn(n, self.latent_dim, generator=generator), temperature)
+        eps = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float32, device="cpu")
+        return self.from_noise(eps, temperature)
 
 
 class StandardNormal(Prior):

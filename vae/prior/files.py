@@ -22,27 +22,37 @@ KINDS: dict[str, tuple[type[Prior], dict[str, tuple[int, int]]]] = {
 
 
 def save_prior(prior: Prior, path: str | Path, **metadata: Any) -> None:
-    """Write a prior to a safetensors file; what kind it is, and of which sizes, is JSON in the file's metadata."""
-    kind = next((kind for kind, (cls, _) in KINDS.items() if type(prior) is cls), None)
-    if kind is None or prior.latent_dim is None:
-        raise ValueError(f"only {', '.join(KINDS)} of a known latent_dim can be saved, got {prior}")
+    """Write a prior to a safetensors file; what kind it is, and of which sizes, is JSON in the file's metadata.
+
+    Raises ValueError as `check_prior` does.
+    """
+    kind = check_prior(prior)
+    assert prior.latent_dim is not None
     sizes: dict[str, int] = {"latent_dim": prior.latent_dim}
     if isinstance(prior, GaussianMixture):
         sizes["components"] = prior.components
     if isinstance(prior, Flow):
         sizes |= {"layers": len(prior.layers), "width": prior.width}
     tensors = prior.state_dict()
-    numbers = sum(tensor.numel() for tensor in tensors.values())
-    if numbers > MAX_PRIOR_NUMBERS:
-        raise ValueError(
-            f"the prior has {numbers:,} numbers, more than the {MAX_PRIOR_NUMBERS:,} that are loaded again"
-        )
     if isinstance(prior, GaussianMixture):
         rows, columns = _triangle(prior)
         triangles = prior.scale_tril[:, rows, columns]
         half = triangles.half()
         tensors["scale_tril"] = half if torch.equal(half.float(), triangles) else triangles
     write_tensors(Path(path), tensors, prior={"kind": kind, **sizes}, **metadata)
+
+
+def check_prior(prior: Prior) -> str:
+    """Return of which of KINDS a prior is. Raises ValueError if it is of another kind, or too large to be loaded again."""
+    kind = next((kind for kind, (cls, _) in KINDS.items() if type(prior) is cls), None)
+    if kind is None or prior.latent_dim is None:
+        raise ValueError(f"only {', '.join(KINDS)} of a known latent_dim can be saved, got {prior}")
+    numbers = sum(tensor.numel() for tensor in prior.state_dict().values())
+    if numbers > MAX_PRIOR_NUMBERS:
+        raise ValueError(
+            f"the prior has {numbers:,} numbers, more than the {MAX_PRIOR_NUMBERS:,} that are loaded again"
+        )
+    return kind
 
 
 def load_prior(path: str | Path) -> Prior:
@@ -54,11 +64,12 @@ def load_prior(path: str | Path) -> Prior:
 
     def build(metadata: Mapping[str, str]) -> tuple[Prior, Mapping[str, Tensor]]:
         with torch.device("meta"):  # shapes only
-            prior = _build(parse_metadata(metadata, "prior"))
+            prior = _build(parse_metadata(metadata, "prior")).float()  # whatever torch's default is
             expected = prior.state_dict()
             if isinstance(prior, GaussianMixture):
                 latent_dim = expected["means"].shape[1]
-                expected["scale_tril"] = torch.empty(prior.components, latent_dim * (latent_dim + 1) // 2)
+                numbers = latent_dim * (latent_dim + 1) // 2
+                expected["scale_tril"] = expected["means"].new_empty(prior.components, numbers)
         numbers = sum(tensor.numel() for tensor in prior.state_dict().values())
         if numbers > MAX_PRIOR_NUMBERS:
             raise ValueError(f"it asks for {numbers:,} numbers, more than the {MAX_PRIOR_NUMBERS:,} allowed")
@@ -68,7 +79,7 @@ def load_prior(path: str | Path) -> Prior:
     prior, tensors = read_tensors(path, PRIOR, build, halves=["scale_tril"])
     if isinstance(prior, GaussianMixture):
         weights = tensors["weights"]
-        scale_tril = torch.zeros(prior.scale_tril.shape)
+        scale_tril = torch.zeros_like(prior.scale_tril, device="cpu")
         rows, columns = _triangle(prior)
         scale_tril[:, rows, columns] = tensors["scale_tril"]
         tensors["scale_tril"] = scale_tril

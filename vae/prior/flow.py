@@ -17,9 +17,9 @@ MAX_LOG_SCALE = 2.0  # a coupling layer stretches by e**2 at the most, so that n
 
 
 class Coupling(nn.Module):
-    """Shift and stretch one half of a vector by what a small network says of the other half, which stays as it is.
+    """Shift and scale one half of a vector by amounts that a small network computes from the other half, which is kept.
 
-    Both ways take one pass, and the logarithm of the determinant is a sum (Dinh, Sohl-Dickstein & Bengio, "Density
+    Both directions take one pass, and the log-determinant is a sum (Dinh, Sohl-Dickstein & Bengio, "Density
     estimation using Real NVP", ICLR 2017, https://arxiv.org/abs/1605.08803).
     """
 
@@ -51,13 +51,13 @@ class Coupling(nn.Module):
         return torch.cat([kept, (moved - shift) * torch.exp(-log_scale)], dim=1), -log_scale.sum(dim=1)
 
 
-def deal(z: Tensor) -> Tensor:
-    """Put the numbers of each row into two piles, every other one first, so that all get moved by ever other ones."""
+def permute(z: Tensor) -> Tensor:
+    """Permute each row, odd positions first, so that successive layers move different halves."""
     return torch.cat([z[:, 1::2], z[:, 0::2]], dim=1)
 
 
-def undeal(z: Tensor) -> Tensor:
-    """Undo `deal`."""
+def unpermute(z: Tensor) -> Tensor:
+    """Undo `permute`."""
     half = z.shape[1] // 2
     back = torch.empty_like(z)
     back[:, 1::2], back[:, 0::2] = z[:, :half], z[:, half:]
@@ -65,7 +65,7 @@ def undeal(z: Tensor) -> Tensor:
 
 
 class Flow(Prior):
-    """Coupling layers, of which each moves half of the vector: an exact density, and both ways in one pass.
+    """A stack of coupling layers, each moving half of the vector: an exact density, and one pass in each direction.
 
     Temperature multiplies the noise that goes in. As a module whose log_prob is differentiable in its own parameters,
     it can also be trained together with a VAE, in the place of N(0, I).
@@ -85,15 +85,15 @@ class Flow(Prior):
         self.layers = cast(list[Coupling], layer_list)  # which it is to the reader
 
     def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
-        z = temperature * eps.to(self.mean.device)
+        z = temperature * eps.to(self.mean)
         for layer in self.layers:
-            z = deal(layer.from_noise(z))
+            z = permute(layer.from_noise(z))
         return z * self.std + self.mean
 
     def log_prob(self, z: Tensor) -> Tensor:
-        eps, log_det = (z - self.mean) / self.std, -self.std.log().sum()
+        eps, log_det = (z.to(self.mean.dtype) - self.mean) / self.std, -self.std.log().sum()
         for layer in reversed(self.layers):
-            eps, change = layer.to_noise(undeal(eps))
+            eps, change = layer.to_noise(unpermute(eps))
             log_det = log_det + change
         return StandardNormal().log_prob(eps) + log_det
 
@@ -102,7 +102,13 @@ class Flow(Prior):
         """Fit a flow to samples of the aggregate posterior, (N, D), by maximum likelihood on their device.
 
         steps: of batches of FLOW_BATCH, at most: fewer for less than FLOW_EPOCHS of them.
+        Raises ValueError if there are fewer than two vectors, or numbers that are not finite.
         """
+        if z.ndim != 2 or len(z) < 2:
+            raise ValueError(f"a flow is fitted to two or more latent vectors, (N, D), got shape {(*z.shape,)}")
+        if not z.isfinite().all():
+            raise ValueError("a flow is fitted to finite latent vectors, got some with NaN or infinity")
+        z = z.detach().float()
         steps = min(steps, math.ceil(FLOW_EPOCHS * len(z) / FLOW_BATCH))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

@@ -43,7 +43,7 @@ class GaussianMixture(Prior):
         self.register_buffer("scale_tril", identities)
 
     def from_noise(self, eps: Tensor, temperature: float = 1.0) -> Tensor:
-        eps = eps.to(self.means.device)
+        eps = eps.to(self.means)
         k, first = draw_component(eps[:, 0], self.weights)
         eps = torch.cat([first[:, None], eps[:, 1:]], dim=1)
         parts = zip(k.split(CHUNK), eps.split(CHUNK), strict=True)  # of which each row takes a matrix of its own
@@ -51,7 +51,7 @@ class GaussianMixture(Prior):
         return self.means[k] + temperature * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return self._log_joint(z).logsumexp(dim=1)
+        return self._log_joint(z.to(self.means.dtype)).logsumexp(dim=1)
 
     def _log_joint(self, z: Tensor, variance: Tensor | None = None) -> Tensor:
         """Compute log w_k + log N(z; μ_k, L_k L_kᵀ), (B, D) -> (B, K); with variance, its mean over N(z, variance)."""
@@ -84,12 +84,17 @@ class GaussianMixture(Prior):
     ) -> GaussianMixture:
         """Fit a mixture to vectors, (N, D), by expectation-maximization on their device.
 
-        variance: (N, D); then z are the means of as many Gaussians, such as posteriors, and the mixture is fitted to these
-            themselves, as if each had been sampled without end: what a single sample adds by chance isn't learnt.
-        labels: (N,), the class of each; then each class has a mixture of its own, of as many components as is its share (one
-            at least), and the result is all of them. None lies between two classes, and it takes less time by their number.
-        Raises ValueError if there are fewer vectors than components.
+        variance: (N, D); then z are the means of N Gaussians, such as posteriors, and the mixture is fitted to these,
+            as if each had infinitely many samples: the noise of single samples isn't learnt.
+        labels: (N,), the class of each; then each class gets a mixture of its own, with its share of the components (at
+            least one), and the result joins them. No component lies between two classes, and fitting is faster.
+        Raises ValueError if there are fewer vectors than components, or no component.
         """
+        if z.ndim != 2 or not 1 <= components <= len(z):
+            raise ValueError(
+                "a mixture needs 1 component or more, and a latent vector, (N, D), for each: "
+                f"got {components} components and latent vectors of shape {(*z.shape,)}"
+            )
         if labels is not None:
             return cls._fit_classes(z, components, seed, variance, labels.to(z.device))
         from sklearn.cluster import KMeans  # here: sampling and scoring have no need of it
@@ -97,7 +102,7 @@ class GaussianMixture(Prior):
 
         z, variance = z.detach().float(), None if variance is None else variance.detach().float()
         # No less than what float32 can tell from rounding, whatever the scale of the latents.
-        ridge = max(MIN_VARIANCE, 1e-5 * z.var(dim=0).max().item())
+        ridge = max(MIN_VARIANCE, 1e-5 * z.var(dim=0, correction=0).max().item())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # of vectors that are alike: some components stay empty
             labels = KMeans(components, n_init=1, random_state=seed).fit(z.cpu().numpy()).labels_
@@ -149,12 +154,12 @@ class GaussianMixture(Prior):
         )
 
     def calibrate(self, z: Tensor) -> GaussianMixture:
-        """Let latent vectors that it was not fitted to, (N, D), say how wide its components should be; returns itself.
+        """Set the widths of the components by held-out latent vectors z, (N, D); returns itself.
 
-        A component that was fitted to a few hundred vectors hugs them. Each covariance becomes a mean of its own, of what all
-        have in common and of that of N(0, I), which training pulls towards, times a factor: those shares and that factor
-        which make z most likely (Friedman, "Regularized Discriminant Analysis", JASA 1989). The result is rounded to half
-        precision, if its range allows that, so that its file has half the size.
+        A component fitted to a few hundred vectors overfits them. Each covariance is shrunk towards the mean
+        covariance of all components and towards that of N(0, I), then multiplied by a factor: the shrinkage and
+        factor that make z most likely (Friedman, "Regularized Discriminant Analysis", JASA 1989). The result is rounded
+        to half precision, if its range allows that, so that its file has half the size.
         """
         factors = self.scale_tril.cpu().double()  # there: MPS has no float64
         own = factors @ factors.mT  # (K, D, D)

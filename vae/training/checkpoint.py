@@ -183,7 +183,7 @@ def stored_config(folder: Path, kind: type[T]) -> T:
         config: Any = from_plain(kind, saved["facts"]["config"])
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"the checkpoints in {folder / FOLDER} are of another version: train anew ({error})"
+            f"the checkpoints in {folder / FOLDER} are from another version: start a new run ({error})"
         ) from error
     config.output.output = config.run.resume = folder
     return cast(T, config)
@@ -224,7 +224,7 @@ class Checkpoints:
         """What to say of going on, after a semicolon; empty if there is no checkpoint."""
         if not self.written:
             return ""
-        return f"; to go on: {command('--resume', str(self.folder.parent))}"
+        return f"; to resume: {command('--resume', str(self.folder.parent))}"
 
 
 def read_checkpoint(output: Path) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def read_checkpoint(output: Path) -> dict[str, Any]:
     paths = sorted((output / FOLDER).glob("step-*.pt"), reverse=True)
     if not paths:
         raise ValueError(
-            f"{output} holds no checkpoint of a run that was stopped: train anew, with --init {output} from its weights"
+            f"{output} has no checkpoint of a stopped run: start anew, or from its weights with --init {output}"
         )
     reasons = []
     for path in paths:
@@ -244,26 +244,26 @@ def read_checkpoint(output: Path) -> dict[str, Any]:
         except ValueError as error:
             reasons.append(str(error))
             if path != paths[-1]:
-                tqdm.write(f"{error}: taking the one before it")
-    raise ValueError(f"{reasons[-1]}, and there is no other: train anew")
+                tqdm.write(f"{error}: using the one before it")
+    raise ValueError(f"{reasons[-1]}, and there is no other: start a new run")
 
 
 def load_checkpoint(config: Any, processes: PartialState) -> dict[str, Any]:
     """Read the checkpoint that `config.run.resume` names. Raises ValueError in one sentence if it can't go on to the bit."""
     folder, output = config.run.resume, config.output.output
     if output and output.resolve() != folder.resolve():
-        raise ValueError(f"a run goes on in its own folder: leave out --output {output}, or copy {folder} first")
+        raise ValueError(f"a resumed run writes to its own folder: leave out --output {output}, or copy {folder} first")
     saved = read_checkpoint(folder)
     before, now = (options_of(values) for values in (saved["facts"]["config"], to_plain(config)))
     for name in now.keys() - MAY_CHANGE:
         if name not in before or before[name] != now[name]:
             raise ValueError(
-                f"--{name.replace('_', '-')} is {before.get(name)} in {saved['path']} and can't become {now[name]}: a run "
-                "that goes on may be given another --epochs or --minutes, no other option"
+                f"--{name.replace('_', '-')} is {before.get(name)} in {saved['path']} and can't become {now[name]}: "
+                "only --epochs and --minutes may change when a run is resumed"
             )
     for what, value in (("processes", processes.num_processes), ("device", processes.device.type)):
         if saved[what] != value:
-            raise ValueError(f"{what}: {saved['path']} is of {saved[what]}, and this is {value}; go on with the same")
+            raise ValueError(f"{what}: {saved['path']} is from {saved[what]}, this is {value}; resume with the same")
     return saved
 
 

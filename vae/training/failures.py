@@ -11,8 +11,8 @@ PARTS = "reconstruction", "KL divergence", "scale", "gradient"  # what is looked
 
 COLLAPSED = 0.05  # part of the latent dimensions
 COLLAPSE_ADVICE = (
-    "the posterior has collapsed: hardly a latent dimension is active, so that the decoder goes without them; it may still "
-    "recover early in a run; else try --kl-warmup 0.3, a lower --beta, or a longer run"
+    "the posterior has collapsed: hardly any latent dimension is active, so the decoder ignores the latents; early "
+    "in a run it may recover; if not, try --kl-warmup 0.3, a lower --beta, or a longer run"
 )
 
 # What torch's errors say when memory ran out: on Linux, on Windows, on a GPU, within a library that it calls.

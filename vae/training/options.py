@@ -13,14 +13,16 @@ from vae.loss import SPECTRAL_TILT
 
 T = TypeVar("T")
 
+MAX_EVALUATIONS = 1000  # each adds to metrics.json
+
 
 @dataclass
 class LossOptions:
     """What to maximize: reconstruction log-likelihood minus KL divergence."""
 
     likelihood: Likelihood = "spectral"
-    """How a pixel is scored. gaussian has one calibrated σ, spectral one for each frequency, which gives sharper pictures;
-    bernoulli is for black-and-white pictures; mse is the tutorial's, with σ = 1, and blurs."""
+    """The distribution p(x|z): gaussian (one calibrated σ), spectral (one σ per frequency, for sharper pictures),
+    bernoulli (for black-and-white pictures) or mse (σ = 1, as in tutorials, which blurs)."""
     tilt: float = SPECTRAL_TILT
     """For `spectral`: 0 uses the same σ for all frequencies, 1 the σ measured at each. Values near 1 from the start can make
     training fail."""
@@ -29,11 +31,10 @@ class LossOptions:
     kl_warmup: float = 0.0
     """Fraction of the run in which the weight of the KL divergence rises from 0 to beta."""
     samples: int = 1
-    """Latent vectors to draw for each picture. More than one train the importance-weighted bound (IWAE), which is nearer to
-    the log-likelihood; each costs one more pass of the decoder. Good for the end of a training (--init)."""
+    """Latent vectors to draw for each picture. More than one trains the importance-weighted bound (IWAE), which is
+    closer to the log-likelihood; each costs one more decoder pass. Best for the end of training (--init)."""
     prior: Literal["normal", "flow"] = "normal"
-    """What the KL divergence pulls towards: N(0, I), or a normalizing flow that is trained jointly and saved as the model's
-    prior."""
+    """The prior p(z): N(0, I), or a normalizing flow that is trained jointly and saved with the model."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tilt <= 1:
@@ -41,7 +42,7 @@ class LossOptions:
         if not 0 <= self.beta < math.inf:
             raise ValueError(f"--beta must be 0 or a positive number, got {self.beta}")
         if not 0 <= self.kl_warmup <= 1:
-            raise ValueError(f"--kl-warmup is a part of the run, from 0 to 1, got {self.kl_warmup}")
+            raise ValueError(f"--kl-warmup must be a fraction of the run, from 0 to 1, got {self.kl_warmup}")
         if self.samples < 1:
             raise ValueError(f"--samples must be at least 1, got {self.samples}")
 
@@ -51,8 +52,8 @@ class OptimizerOptions:
     """How to follow the gradient."""
 
     lr: float | None = None
-    """Peak learning rate, by default 0.004, or 0.0004 with --init, which is to keep what the weights know (for other
-    pictures than theirs, give 0.004): it rises over the first 3 % of the run, then falls along a cosine."""
+    """Peak learning rate: by default 0.004, or 0.0004 with --init, to keep what the weights have learnt (for a new
+    dataset, set 0.004). It rises over the first 3 % of the run, then falls along a cosine."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """auto takes bf16 where the device is fast in it: NVIDIA GPUs since Ampere, CPUs with AMX or AVX-512 BF16. fp16 is for
     older GPUs. The loss is computed in float32 in any case."""
@@ -73,26 +74,27 @@ class RunOptions:
     """How long to train, and which weights to keep."""
 
     epochs: float = 30
-    """Passes over the training pictures. A run that goes on (--resume) may be given more, or fewer: from then on, its
-    learning rate is what it would be had they been asked for at the start."""
+    """Passes over the training pictures. A resumed run (--resume) may get more or fewer: from then on, its learning
+    rate follows the schedule for the new number."""
     minutes: float | None = None
-    """Train for so long instead of for a number of epochs, however fast the machine is."""
+    """Train for this many minutes instead of a number of epochs."""
     batch_size: int = 64
-    """Pictures in a step, over all processes together. More than 128 learn less in the same time, unless the device is
-    much faster with them."""
+    """Pictures per step, over all processes. With more than 128, less is learnt in the same time, unless the device is
+    much faster with larger batches."""
     evaluations: int = 10
-    """How often to measure and save in the course of the run, if that takes no more than a tenth of the time."""
+    """How many times to evaluate and save during the run, as long as that takes at most a tenth of the time."""
     keep: Literal["best", "last"] = "best"
-    """Which weights to keep: the best by the bound on pictures held out from training, or the last. The bound may stand
-    still while pictures get sharper."""
+    """Which weights to keep: the best by the bound on pictures held out from training, or the last. The bound may
+    plateau while pictures get sharper."""
     seed: int = 0
     """The same seed on the same machine, with the same number of threads, gives the same initial weights, order of
-    pictures and noise. Not so with --minutes, where the clock has a say."""
+    pictures and noise. Not with --minutes, which depends on the clock."""
     checkpoint_minutes: float = 5
-    """Write a checkpoint so often, from which --resume goes on. The last two are kept, and removed when the run ends."""
+    """Minutes between checkpoints, from which --resume continues. The last two are kept, and deleted when the run
+    ends."""
     resume: Path | None = None
-    """Go on with the run that was stopped or killed while it wrote this folder: to the bit as if nothing had happened, on
-    the same device and number of processes. All options are those of that run; only --epochs and --minutes may change."""
+    """Continue the stopped or killed run in this folder, bit for bit, on the same device and number of processes. Its
+    options are reused; only --epochs and --minutes may change."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "minutes", "checkpoint_minutes"):
@@ -102,6 +104,8 @@ class RunOptions:
         for name in ("batch_size", "evaluations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.evaluations > MAX_EVALUATIONS:
+            raise ValueError(f"--evaluations must be at most {MAX_EVALUATIONS:,}, got {self.evaluations}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must be a number from 0 to {2**31 - 1}, got {self.seed}")
 
@@ -114,8 +118,8 @@ class FinishOptions:
     """Fit priors to the latent vectors of the training pictures, measure new pictures of each, and draw the map, as
     `python -m vae.evaluate --fit-prior --write` and `python -m vae.evaluate.map` do. It takes some minutes."""
     new_pictures: Literal["normal", "gaussian", "mixture", "flow", "attributes"] | None = None
-    """With --evaluate, the prior that new pictures are drawn from, if it is better than N(0, I): by default the one under
-    which held-out pictures' latent vectors are likeliest."""
+    """With --evaluate, the prior for new pictures, if it is better than N(0, I): by default the one with the highest
+    log-likelihood of held-out latent vectors."""
 
 
 def with_options(config: T, options: Mapping[str, Any]) -> T:

@@ -51,17 +51,17 @@ class OutputOptions:
     """Where the model goes."""
 
     output: Path | None = None
-    """Folder to write, by default weights/DATASET. A model that is there is replaced, once there is a better one than
+    """Folder to write, by default weights/DATASET. A model there is replaced once the new one is better than
     random weights."""
     push_to_hub: str | None = None
-    """Repo on the Hub (owner/name) to push the model to. It is created before the training, if it isn't there, and the
-    right to write to it checked; the token is that of `hf auth login` or HF_TOKEN."""
+    """Hub repo (owner/name) to push the model to. Before training, it is created if missing, and write access is
+    checked; the token is that of `hf auth login` or HF_TOKEN."""
     push_only: Path | None = None
     """Push the model in this folder instead of training one."""
     private: bool = False
-    """Let nobody else see the repo, if it is created."""
+    """Make the repo private, if it is created."""
     tracker: Literal["trackio", "tensorboard", "wandb", "none"] = "none"
-    """Also show what is measured in the course of the run there; tensorboard reads it from the folder `runs`."""
+    """Also log metrics to this tracker during the run; for tensorboard, to the folder `runs`."""
 
     def __post_init__(self) -> None:
         if self.push_to_hub is None and (self.push_only or self.private):

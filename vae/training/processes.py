@@ -1,4 +1,4 @@
-"""Several processes that train one model as a single process would: what is random or of the whole batch is of all of them.
+"""Make several processes train one model as a single process would: they share noise and batch statistics.
 
 Each process has its share of every batch. Gradients are averaged by accelerate; here are the noise of the latent vectors,
 which every process draws for the whole batch, and batch normalisation, whose mean and variance are those of the whole batch.

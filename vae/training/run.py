@@ -83,7 +83,7 @@ class Run:
         self.checkpoints = Checkpoints(output.folder)
         self.batch_size = min(options.batch_size, len(split.train) // processes * processes)
         if not self.batch_size:
-            raise ValueError(f"{len(split.train)} training pictures are too few for {processes} processes: take fewer")
+            raise ValueError(f"{len(split.train)} training pictures are too few for {processes} processes: use fewer")
         self.share = Share(accelerator.process_index, processes)
         self.total_steps = max(1, round(options.epochs * len(split.train) / self.batch_size))
         self.progress = 0.0  # from 0 to 1, of epochs or minutes
@@ -106,7 +106,7 @@ class Run:
             if self.kept and self.figures.weights != self.output.fingerprint():  # it went on after the checkpoint
                 self.figures = self.output.replace(self.kept, self.figures, draw_samples(self.kept, self.split.test))
             if not self.checkpoints.written and self.checkpoints.folder.exists():
-                print(f"an earlier run was stopped: --resume {self.output.folder} would go on with it")
+                print(f"an earlier run was stopped: --resume {self.output.folder} would continue it")
         self._context.enter_context(pages_given_back())
         self._good = self.state.snapshot()
         self.accelerator.init_trackers(self.output.folder.resolve().name)
@@ -206,7 +206,7 @@ class Run:
         if self.in_a_row >= MAX_NOT_FINITE:
             self.failure = f"{found}, for {self.in_a_row} steps: try a lower --lr or --mixed-precision no"
         elif self.accelerator.is_main_process:
-            tqdm.write(f"{found}: the last {steps} steps are taken back")
+            tqdm.write(f"{found}: the last {steps} steps are undone")
 
     def _say(self) -> None:
         reconstruction, kl, scale = self._said
@@ -272,8 +272,8 @@ class Run:
         """
         if saved["pictures"] != [len(self.split.train), len(self.split.held_out)]:
             raise ValueError(
-                f"{saved['path']} is of a run with {saved['pictures'][0]} training pictures, and there are "
-                f"{len(self.split.train)} now: train anew"
+                f"{saved['path']} is from a run with {saved['pictures'][0]} training pictures, but there are "
+                f"{len(self.split.train)} now: start a new run"
             )
         for name in self.PROGRESS:
             setattr(self, name, saved["progress"][name])
@@ -379,7 +379,7 @@ class Run:
         if self.failure:
             raise ValueError(f"{self.failure}; {self.what_is_kept()}")
         if self.skipped:
-            print(f"{self.skipped} of {self.step} steps were taken back: something in them was not finite")
+            print(f"{self.skipped} of {self.step} steps were undone: they gave values that were not finite")
         print(f"{ended}; {self.what_is_kept()}{self.checkpoints.advice if self._stopped else ''}")
 
     @property

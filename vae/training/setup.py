@@ -72,12 +72,12 @@ class ModelOptions:
     """The network, and the weights that it begins with."""
 
     latent_dim: int | None = None
-    """Numbers in a latent vector, by default those of the dataset's recipe, or 64, or those of --init. More give sharper reconstructions and a latent
-    space that is harder to sample."""
+    """Length of the latent vector: by default that of --init or of the dataset's recipe, else 64. More dimensions give
+    sharper reconstructions, but a latent space that is harder to sample."""
     width: int | None = None
-    """Channels at the finest resolution, by default those of the recipe, or 32, or those of --init."""
+    """Channels at the finest resolution: by default those of --init or of the recipe, else 32."""
     depth: int | None = None
-    """Residual blocks at each resolution, by default those of the recipe, or 2, or those of --init."""
+    """Residual blocks at each resolution: by default those of --init or of the recipe, else 2."""
     init: str | None = None
     """Start from the weights of this model (a folder, a bundled name or a Hub repo) instead of random ones: to train it
     for longer, or on other pictures."""
@@ -94,31 +94,31 @@ class DataOptions:
     """Where the files of the dataset are. mnist and fashion-mnist are downloaded into it if they are missing, avatars are
     drawn."""
     image_size: int | None = None
-    """Side of the pictures; only for `celeba` and `folder`, which otherwise take 64, and `hub`, which takes the first
-    picture's, at most 64."""
+    """Side of the pictures in pixels, for `celeba` and `folder` (default 64) and `hub` (default: that of the first
+    picture, at most 64)."""
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for colour; only for `celeba` and `folder`, which otherwise take 3, and `hub`, which takes the first
-    picture's."""
+    """1 for grey, 3 for colour, for `celeba` and `folder` (default 3) and `hub` (default: those of the first
+    picture)."""
     pixel_range: Values = "auto"
-    """How pictures of more than 8 bits become 8 bits, of `celeba`, `folder` and `hub`: `auto` scales each by the range that it
-    uses, `full` takes the whole range of the type, which keeps a dark picture dark."""
+    """How pictures of more than 8 bits become 8 bits, for `celeba`, `folder` and `hub`: `auto` scales each by the range
+    it uses, `full` uses the whole range of the type, which keeps a dark picture dark."""
     validation: int | None = None
-    """Training pictures to hold out, the last ones, and to choose the best weights by: by default a tenth of them, 2,000
-    at most."""
+    """How many training pictures (the last ones) to hold out for choosing the best weights: by default a tenth, at most
+    2,000."""
     shift: int = 0
-    """Move every training picture by up to so many pixels, anew each time, against overfitting."""
+    """Shift each training picture at random by up to this many pixels, against overfitting."""
     streaming: bool = False
-    """Read a `hub:` dataset anew in each pass instead of holding it in memory: for one that is larger."""
+    """Stream a `hub:` dataset in each epoch instead of holding it in memory: for datasets larger than memory."""
     binarize: Literal["dynamic"] | None = None
-    """Turn every picture into black and white by chance, anew each time: a grey of 0.3 is white in 3 of 10 cases. With
-    --likelihood bernoulli, this is how the log-likelihoods in papers are measured."""
+    """Binarize each picture at random in each step: a pixel of 0.3 is white with probability 0.3. With --likelihood
+    bernoulli, this is the protocol of published log-likelihoods."""
 
     def __post_init__(self) -> None:
         spec_of(self.dataset)
         if self.streaming and not self.dataset.startswith(HUB):
             raise ValueError(f"--streaming is for --dataset {HUB}owner/name, got {self.dataset}")
         if self.streaming and self.validation is not None:
-            raise ValueError("--validation is not for --streaming, which holds out a twentieth of the pictures")
+            raise ValueError("--validation is not for --streaming, which holds out 5 % of the pictures")
         if not 0 <= self.shift <= 16:
             raise ValueError(f"--shift must be a number of pixels from 0 to 16, got {self.shift}")
         if self.validation is not None and self.validation < 1:
@@ -233,8 +233,7 @@ def fit_shape(given: dict[str, int | None], default: VAEConfig, first: VAE | Non
         known = getattr(first.config, name)
         if value != known:
             raise ValueError(
-                f"the weights in {first.origin} are of {name} {known}, and {value} is asked for: leave out "
-                f"--{name.replace('_', '-')}"
+                f"the weights in {first.origin} have {name} {known}, not {value}: leave out --{name.replace('_', '-')}"
             )
     return first.config
 

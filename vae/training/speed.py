@@ -116,7 +116,7 @@ def choose_compile(
     if choice != "auto" or accelerator.device.type != "cuda":
         return choice == "on", ""
     if accelerator.num_processes > 1:
-        return False, "which is not tried with several processes"
+        return False, "not tried with several processes"
     x = to_unit(images[: run.batch_size])
 
     def seconds(compiled: bool) -> float:
@@ -126,12 +126,12 @@ def choose_compile(
         plain = seconds(compiled=False)
         steps = run.epochs * pictures / len(x) if run.minutes is None else 60 * run.minutes / plain
         if steps * plain < MIN_RUN:
-            return False, "which a run as short as this doesn't pay for"
+            return False, "the run is too short for it to pay off"
         began = time.monotonic()
         try:
             fast = seconds(compiled=True)
         except (RuntimeError, ImportError, OSError) as error:  # there may be no compiler
-            return False, f"which fails here: {first_line(error)}"
+            return False, f"it fails here: {first_line(error)}"
         spent = time.monotonic() - began
     why = f"tried: {1e3 * fast:.2f} ms compiled and {1e3 * plain:.2f} ms not, without the optimizer"
     return steps * (plain - fast) > spent, why  # as much as it took, to be had again: some of it is cached

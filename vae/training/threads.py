@@ -22,7 +22,7 @@ def choose_threads() -> str:
         return f"computing with {_threads(torch.get_num_threads())}, as OMP_NUM_THREADS says"
     allowed, free = count_cores()
     torch.set_num_threads(max(1, free))
-    return f"computing with {_threads(max(1, free))}: {free} of {allowed} cores are free (OMP_NUM_THREADS sets another number)"
+    return f"computing with {_threads(max(1, free))}: {free} of {allowed} cores are free (OMP_NUM_THREADS overrides)"
 
 
 def count_cores() -> tuple[int, int]:

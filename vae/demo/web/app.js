@@ -331,7 +331,7 @@ export class App extends EventTarget {
 
   #fallBack() {
     this.isByServer = true;
-    this.say("The server draws these pictures, since this browser can't: that takes a moment longer.");
+    this.say("This browser can't run the decoder, so the server draws the pictures: that takes a little longer.");
     this.dispatchEvent(new Event("draw"));
   }
 

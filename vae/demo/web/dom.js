@@ -7,12 +7,13 @@ const REVOKE_MS = 10_000; // until a browser has surely begun to save a file
 /** What a newcomer may not know, in one sentence each. */
 const TERMS = {
   latent: "One of the few numbers that the picture is squeezed into; together they are a point in the latent space.",
-  "latent space": "The space of all such lists of numbers: every point of it is a picture.",
+  "latent space": "The space of all such lists of numbers: every point of it decodes to a picture.",
   encoder: "The half of the network that turns a picture into numbers.",
   decoder: "The half of the network that draws a picture from numbers.",
   prior: "Where new points are drawn from; it is fitted to where the encoder puts real pictures.",
-  posterior: "What the encoder says of a picture: not one point but a small cloud of them, with a mean and a spread.",
-  "N(0, I)": "The plain bell curve in every dimension: mean 0, spread 1, nothing correlated.",
+  posterior: "The encoder's answer for a picture: not one point but a small cloud, with a mean and a spread.",
+  "N(0, I)":
+    "The standard normal distribution: mean 0 and standard deviation 1 in every dimension, nothing correlated.",
   KL: "How far the cloud of a picture is from N(0, I), in nats: what the model pays to remember it.",
   μ: "The mean: where the encoder puts the middle of the picture's cloud, one number per dimension.",
   σ: "The spread of the cloud in each dimension: small where the model is sure.",
@@ -20,11 +21,11 @@ const TERMS = {
   z: "The point itself, z = μ + σ · ε: all that the decoder sees.",
   slerp: "Turns from one point to the other along a great circle, keeping the usual distance from the origin.",
   lerp: "Goes straight from one point to the other, and so comes closer to the origin than real pictures are.",
-  PSNR: "How near a copy is, in decibels: 20 is rough, 30 is good, 40 can't be told from the original.",
+  PSNR: "How close a copy is, in decibels: 20 is rough, 30 is good, 40 is hard to tell from the original.",
   SSIM: "How alike two pictures look, from 0 to 1, by their local structure.",
   temperature: "How much noise goes in: below 1 pictures get more typical and less varied, above 1 wilder.",
   "Fréchet distance":
-    "How far the new pictures are from real ones, as a set: the distance of two Gaussians of a classifier's features.",
+    "How far new pictures are from real ones, as sets: the distance between Gaussians fitted to a classifier's features.",
   seed: "A number that starts the random generator: the same seed always draws the same picture.",
 };
 

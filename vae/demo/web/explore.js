@@ -113,7 +113,7 @@ class Explore {
       make(
         "p",
         { className: "note" },
-        "The directions in which this model's pictures differ most. Nobody named them: see what each does.",
+        "The directions in which this model's latent vectors vary most. They have no names: see what each one does.",
       ),
       more,
     );

@@ -50,7 +50,7 @@ class Generate {
       make(
         "p",
         { className: "note" },
-        "A few random numbers, and the decoder draws what they stand for. Nobody ever took or drew these pictures. They come from a ",
+        "The decoder turns random numbers into pictures that nobody ever took or drew. The numbers come from a ",
         term("prior"),
         ".",
       ),
@@ -111,7 +111,7 @@ class Generate {
 
   #foot() {
     const words = [
-      ["stage", "the stage"],
+      ["stage", "the large picture"],
       ["a", "A"],
       ["b", "B"],
     ];
@@ -143,7 +143,7 @@ class Generate {
               make(
                 "span",
                 { className: "note nearer" },
-                priors.length > 1 && frechet === least ? "nearer to real pictures" : "",
+                priors.length > 1 && frechet === least ? "closest to real pictures" : "",
               ),
             ];
       return make("label", { className: "prior" }, input, make("span", {}, label), ...measured);

@@ -63,7 +63,7 @@ function parts(withTrick) {
   if (!withTrick)
     return [
       ...shapes,
-      svg("text", { x: z, y: base + 46, class: "stop", "text-anchor": "middle" }, "✕ chance has no derivative"),
+      svg("text", { x: z, y: base + 46, class: "stop", "text-anchor": "middle" }, "✕ sampling has no derivative"),
     ];
   return [
     ...shapes,
@@ -77,7 +77,7 @@ function parts(withTrick) {
 }
 
 const WORDS = {
-  true: "The gradient, dashed, flows back through + and · to μ and σ, and so to the encoder. The chance is in ε, which nobody has to train.",
+  true: "The gradient (dashed) flows back through + and · to μ and σ, and on to the encoder. All randomness is in ε, which has nothing to train.",
   false: "If z were drawn at random inside the network, the gradient would end there: the encoder would learn nothing.",
 };
 

@@ -65,11 +65,11 @@ class Interpolate {
     this.pad = new Pad(GRID, (u, v) => this.#go([u, v]));
     this.explained = make("p", { className: "note" });
     element.append(
-      make("h2", {}, "Between two pictures lie others"),
+      make("h2", {}, "Walk from one picture to another"),
       make(
         "p",
         { className: "note" },
-        "Every point on the way is a picture, too. Slide along it: the large picture follows.",
+        "Every point on the way decodes to a picture. Move the slider: the large picture follows.",
       ),
       make(
         "div",
@@ -84,7 +84,7 @@ class Interpolate {
         { className: "line" },
         make("div", { className: "scrub" }, this.play, this.slider),
         make("div", { className: "strip" }, ...this.frames.map(({ button }) => button)),
-        make("p", { className: "note" }, "For contrast, the pixels of A fading into those of B, with no model:"),
+        make("p", { className: "note" }, "For comparison, a plain cross-fade from A to B, without a model:"),
         make(
           "div",
           { className: "strip faded", role: "img", "aria-label": "A cross-fade of pixels from A to B" },
@@ -196,13 +196,13 @@ class Interpolate {
     const texts = {
       slerp: [
         term("slerp"),
-        " turns from one end to the other and stays as far from the middle of the ",
+        " rotates from one end to the other and keeps the usual distance from the origin of the ",
         term("latent space"),
-        " as pictures are.",
+        ".",
       ],
       lerp: [
         term("lerp"),
-        " goes straight, and so passes nearer to the middle, where the ",
+        " goes straight, so it passes closer to the origin, where the ",
         term("decoder"),
         " draws blander pictures.",
       ],

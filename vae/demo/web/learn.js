@@ -180,11 +180,11 @@ class Learn {
       make(
         "p",
         {},
-        "It does not name a point but a small cloud: its middle ",
+        "The encoder gives not one point but a small cloud: its mean ",
         term("μ"),
         " and its spread ",
         term("σ"),
-        " in each dimension. Where the picture says much, the cloud is narrow.",
+        " in each dimension. The more the picture says about a latent, the narrower the cloud.",
       ),
       make("div", { className: "rows" }, row("μ", "mu", this.meanAgain), row("σ", "sigma", this.stdBars)),
       this.used,
@@ -285,7 +285,7 @@ class Learn {
       make(
         "div",
         { className: "flow" },
-        make("p", { className: "note grow" }, "Six rolls of ε for this picture: the same, but for details."),
+        make("p", { className: "note grow" }, "Six draws of ε for this picture: only details differ."),
         button("Roll six more", () => this.#rollMany()),
       ),
     ];

@@ -83,7 +83,7 @@ class LatentMap {
     if (model !== this.#model) {
       this.#stop();
       this.#model = model;
-      this.intro.textContent = "The map is on its way…";
+      this.intro.textContent = "Loading the map…";
       try {
         const points = await this.#load(model);
         if (model === this.#model) this.#open(points);
@@ -114,13 +114,13 @@ class LatentMap {
     this.#fillTip(null);
     const origin = points.hasPictures
       ? `Each dot is one of ${points.count.toLocaleString("en")} test pictures, which the model never trained on.`
-      : `This model brings no map of test pictures. Each dot is one of ${points.count.toLocaleString("en")} new points, drawn from its prior.`;
+      : `This model has no map of test pictures. Each dot is one of ${points.count.toLocaleString("en")} new points, drawn from its prior.`;
     this.intro.replaceChildren(
       origin,
-      points.hasPictures ? " Near in the " : " They lie along the two widest directions of the ",
+      points.hasPictures ? " Neighbours in the " : " They are laid out along the two main axes of the ",
       term("latent space"),
       points.hasPictures
-        ? " is near on the map. Point at a place to see its picture, click to keep it, draw a path to play it."
+        ? " are neighbours on the map. Point at a place to see its picture, click to keep it, draw a path to play it."
         : ". Point at a place to see its picture, click to keep it, draw a path to play it.",
     );
     this.select.replaceChildren(

@@ -36,7 +36,7 @@ export class NumbersChart {
     this.#numbers = numbers;
     this.#order = [...kl.keys()].sort((a, b) => kl[b] - kl[a]);
     this.#draw(null);
-    const told = `${kl.filter((nats) => nats > KNOWS).length} of ${kl.length} numbers tell something of this picture, ${kl.reduce((sum, nats) => sum + nats, 0).toFixed(0)} nats together.`;
+    const told = `${kl.filter((nats) => nats > KNOWS).length} of ${kl.length} numbers carry information about this picture, ${kl.reduce((sum, nats) => sum + nats, 0).toFixed(0)} nats in total.`;
     this.canvas.setAttribute("aria-label", `μ ± σ and KL of each number. ${told} Arrow keys go through them.`);
     const band = "Above: μ ± σ of each number, beside the band of ";
     this.told.replaceChildren(band, term("N(0, I)"), ". Below: its ", term("KL"), `. ${told}`);

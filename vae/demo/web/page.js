@@ -11,7 +11,7 @@ const TABS = ["explore", "generate", "reconstruct", "interpolate", "map", "learn
 /** @typedef {{update?: () => void}} Tab what `mount` of a tab's module returns */
 
 /** @param {number} count */
-const inOneSentence = (count) => `It squeezes a picture into ${count} numbers and draws it again. Move the numbers.`;
+const inOneSentence = (count) => `It squeezes a picture into ${count} numbers and redraws it. Change the numbers.`;
 
 /**
  * @param {App} app
@@ -72,11 +72,7 @@ async function showAbout(dialog, app) {
       ...[data && `Data: ${data}.`, attribution && `${attribution}.`]
         .filter(Boolean)
         .map((text) => make("p", {}, text)),
-      make(
-        "p",
-        {},
-        "Pictures that you upload are deleted an hour after they were last used, and shown to nobody else.",
-      ),
+      make("p", {}, "Pictures you upload are shown to nobody else, and deleted an hour after their last use."),
       make("div", { className: "row" }, api, close),
     );
   } catch (error) {

@@ -54,7 +54,7 @@ class Reconstruct {
     this.pad = new DrawPad((file) => this.#take(file, "what you drew"));
     this.results = make("div", { className: "results" });
     element.append(
-      make("h2", {}, "There and back"),
+      make("h2", {}, "Encode and decode a picture"),
       make(
         "p",
         { className: "note" },
@@ -62,7 +62,7 @@ class Reconstruct {
         term("encoder"),
         " squeezes a picture into a few numbers, the ",
         term("decoder"),
-        " draws it again from them alone. What the model doesn't know comes back as the nearest thing that it does.",
+        " redraws it from them alone. Anything unlike the training pictures comes back as the nearest thing the model knows.",
       ),
       this.#sources(),
       this.pad.element,
@@ -286,18 +286,18 @@ class Reconstruct {
           "figure",
           {},
           make("div", { className: "compare" }, stack, slide),
-          make("figcaption", {}, make("span", {}, "drawn again"), make("span", {}, "as it sees it")),
+          make("figcaption", {}, make("span", {}, "reconstruction"), make("span", {}, "input")),
         ),
         make("figure", {}, this.error, make("figcaption", {}, "where they differ")),
       ),
       this.verdict,
       this.measures,
       this.#actions(),
-      make("h3", {}, "Eight points of its cloud, drawn"),
+      make("h3", {}, "Eight samples from its posterior"),
       make(
         "p",
         { className: "note" },
-        "The encoder gives no point but a small cloud, the ",
+        "The encoder gives not one point but a small cloud, the ",
         term("posterior"),
         ". Each picture is z = ",
         term("μ"),
@@ -305,15 +305,15 @@ class Reconstruct {
         term("σ"),
         " · ",
         term("ε"),
-        " with other noise: the less they differ, the surer it is.",
+        " with new noise: the less they differ, the more certain the encoder is.",
       ),
       make(
         "div",
         { className: "samples" },
         ...this.samples,
-        button("Others", () => this.#drawSamples(this.#asked)),
+        button("New samples", () => this.#drawSamples(this.#asked)),
       ),
-      make("h3", {}, "The numbers, most telling first"),
+      make("h3", {}, "The latents, most informative first"),
       this.numbers.element,
     );
   }
@@ -339,16 +339,16 @@ class Reconstruct {
       ["yes", "yes"],
     ];
     this.range = option("values", "Range of values", [
-      ["auto", "as used"],
-      ["full", "as stored"],
+      ["auto", "range in use"],
+      ["full", "full range"],
     ]);
     return make(
       "div",
       { className: "bar" },
-      button("Use on the stage", () => this.#use("stage"), { className: "primary" }),
+      button("Use as the large picture", () => this.#use("stage"), { className: "primary" }),
       button("Use as A", () => this.#use("a")),
       button("Use as B", () => this.#use("b")),
-      option("invert", "Exchange light and dark", exchange),
+      option("invert", "Invert light and dark", exchange),
       this.range,
     );
   }

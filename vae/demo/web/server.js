@@ -24,7 +24,7 @@ async function ask(url, options) {
 async function read(response) {
   const answer = await response.json().catch(() => ({}));
   if (!response.ok)
-    throw new Error(answer.error ?? answer.detail ?? `The server does not answer (${response.status}).`);
+    throw new Error(answer.error ?? answer.detail ?? `The server returned an error (${response.status}).`);
   return answer;
 }
 
@@ -67,6 +67,6 @@ export function address(file) {
  */
 export async function download(file) {
   const response = await ask(address(file));
-  if (!response.ok) throw new Error(`The file can't be had: ${response.status}.`);
+  if (!response.ok) throw new Error(`The file could not be loaded (${response.status}).`);
   return response.blob();
 }

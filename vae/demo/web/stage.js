@@ -111,7 +111,7 @@ export class Stage {
   /** @param {Blob} file to begin with */
   async take(file) {
     const beginning = this.app.begin(this.app.upload(file).then((picture) => ({ picture })));
-    this.app.say("The picture is on its way …");
+    this.app.say("Uploading the picture …");
     await beginning;
   }
 
@@ -181,7 +181,7 @@ export class Stage {
       seen.classList.toggle("crisp", point.size < 64);
       const [mean, spread] = [
         canvas({ className: "bars half", "aria-label": "μ: the means that the encoder gives" }),
-        canvas({ className: "bars half spread", "aria-label": "σ: how unsure the encoder is of each of them" }),
+        canvas({ className: "bars half spread", "aria-label": "σ: the standard deviations that the encoder gives" }),
       ];
       const roll = make(
         "button",
@@ -207,14 +207,15 @@ export class Stage {
       bars(mean, point.mean);
       const deviations = point.logvar.map((value) => Math.exp(value / 2));
       bars(spread, deviations, Math.max(...deviations));
-      this.wayNote.textContent = "The encoder gives a mean and a spread for each number; the die rolls the noise.";
+      this.wayNote.textContent =
+        "The encoder gives a mean and a standard deviation for each number; the die draws new noise.";
     } else {
       const source = make("span", { className: "drawn" }, icon(seed === null ? "link" : "die"));
       this.way.replaceChildren(step(source, seed === null ? "numbers" : `seed ${seed}`), arrow(), ...end);
       this.wayNote.textContent =
         seed === null
-          ? "These numbers came with the link: the decoder draws them."
-          : "No picture went in: z was drawn at random, and the decoder drew what it stands for.";
+          ? "No picture went in: these numbers came from a link or another tab."
+          : "No picture went in: z was sampled from the prior, and the decoder turned it into a picture.";
     }
   }
 
@@ -251,7 +252,7 @@ export class Stage {
       await navigator.clipboard.writeText(this.app.link);
       this.app.say("The link is copied.");
     } catch {
-      this.app.say("Copy the address of this page: it is the link.");
+      this.app.say("Copying failed: copy the address of this page instead.");
     }
   }
 }

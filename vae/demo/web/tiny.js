@@ -33,14 +33,14 @@ const DIGITS = 10;
 const STORIES = {
   0: [
     "plain autoencoder",
-    "Nothing pulls the clouds together: they are narrow, and spread out as the encoder pleases, well beyond N(0, I).",
+    "Nothing pulls the clouds together: they are narrow and lie wherever the encoder puts them, well beyond N(0, I).",
   ],
   0.1: ["hardly tidied", "A light pull. The map shrinks towards N(0, I), and the gaps between the digits close."],
   1: ["variational autoencoder", "The bound itself. The clouds fill N(0, I), and neighbours blend into each other."],
   2: ["too tidy", "The pull is twice as strong: fewer digits can be told apart, and pictures blur."],
   4: [
     "collapsed",
-    "Remembering costs more than it gains. One latent is given up, the clouds lie on top of each other, and digits can hardly be told apart.",
+    "Storing information costs more than it gains. One latent is unused, the clouds overlap, and digits can hardly be told apart.",
   ],
 };
 
@@ -79,7 +79,7 @@ export class TinyModels {
       const fetched = await Promise.all(this.models.map(({ weights }) => load(weights)));
       this.#decoders = fetched;
     } catch (error) {
-      this.words.textContent = `The tiny models can't be had: ${error.message}`;
+      this.words.textContent = `The tiny models could not be loaded: ${error.message}`;
       return;
     }
     this.#show(this.#shown);
@@ -136,11 +136,11 @@ export class TinyModels {
       make(
         "p",
         {},
-        "Training weighs two wishes: a small squared error, and clouds near ",
+        "Training balances two goals: a small squared error, and clouds near ",
         term("N(0, I)"),
-        ", which the ",
+        ", as measured by the ",
         term("KL"),
-        " measures. β says how much the second counts. Here are five tiny models, alike but for β, with only two latents, so that all of their space fits on a map.",
+        ". β is the weight of the second. These five tiny models differ only in β and have two latents, so the whole latent space fits on a map.",
       ),
       make("label", { className: "knob beta" }, make("span", {}, "β"), make("div", {}, this.slider, scale), this.title),
       make(
@@ -335,7 +335,7 @@ export class TinyModels {
       for (const [index, target] of strip.entries()) this.#draw(this.#noise[index], target, this.models.indexOf(model));
     }
     const [plain, tidy] = this.lanes.map(({ model }) => Math.round(100 * shareInside(model.places)));
-    this.share.textContent = `86 % of draws fall within two standard deviations. There lie only ${plain} % of the plain autoencoder's test digits: kinds that lie farther out are hardly ever drawn, and many draws fall between digits. Of the variational one's, ${tidy} % lie there.`;
+    this.share.textContent = `86 % of draws fall within two standard deviations. Only ${plain} % of the plain autoencoder's test digits lie there: digits farther out are hardly ever drawn, and many draws fall between digits. For the variational autoencoder it is ${tidy} %.`;
   }
 }
 

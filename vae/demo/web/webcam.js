@@ -28,7 +28,7 @@ export class Webcam {
       this.#isAsking = true;
       this.#stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch (error) {
-      this.refuse(`The webcam can't be had: ${error.message ?? error}.`);
+      this.refuse(`The webcam could not be opened: ${error.message ?? error}.`);
       return;
     } finally {
       this.#isAsking = false;
