@@ -224,7 +224,7 @@ def test_every_likelihood_and_prior_trains_in_bf16(
 def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
     pictures: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--minutes", 3, "--evaluations", 5000)
+    arguments = (*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", "--minutes", 3, "--evaluations", 1000)
     command = [sys.executable, "train.py", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not (tmp_path / "out" / "model.safetensors").exists():
