@@ -1,7 +1,7 @@
 """Compare our pictures with those of pythae and diffusers after the same time of training on the same data.
 
     pip install pythae
-    python tests/benchmarks/quality.py --minutes 6
+    python tests/benchmarks/quality.py --minutes 15
 
 Each model trains for so many minutes on this machine, one after another, on the same pictures. pythae's VAE has its own
 convolutional network; its VAE, β-VAE, VAMP and RAE have our encoder and decoder; all are trained by pythae's own trainer
