@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from vae.config import VAEConfig
 from vae.pretrained import Pretrained
 
+LARGE_PATCH = 8  # pixels a side; with one linear layer, plain areas beside outlines get a grain
+HEAD_WIDENING = 3  # channels between those two layers, over those of the finest stage
 LOGVAR_BOUND = 10.0  # std between 0.007 and 148, and exp(logvar) finite even in float16
 
 
@@ -126,7 +128,7 @@ def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """Map latent vectors to the logits of pictures, (B, D) -> (B, C, H, W): the encoder's mirror image."""
+    """Map latent vectors to the logits of pictures, (B, D) -> (B, C, H, W): the encoder's mirror image, but for large patches."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -141,13 +143,19 @@ class Decoder(nn.Module):
                 layers.append(nn.ConvTranspose2d(widths[stage + 1], widths[stage], 2, stride=2))  # twice the size
             layers.extend(ResidualBlock(widths[stage]) for _ in range(config.depth))
         self.trunk = nn.Sequential(*layers, nn.BatchNorm2d(widths[0]), nn.SiLU())
-        self.head = nn.Sequential(
-            nn.Conv2d(widths[0], config.channels * config.patch**2, 3, padding=1),
-            nn.PixelShuffle(config.patch),
-        )
+        self.head = nn.Sequential(*_head(widths[0], config), nn.PixelShuffle(config.patch))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.head(self.trunk(z)).float()
+
+
+def _head(width: int, config: VAEConfig) -> list[nn.Module]:
+    """Make what gives each cell the values of its patch: a convolution, and for large patches another layer after it."""
+    values = config.channels * config.patch**2
+    if config.patch < LARGE_PATCH:
+        return [nn.Conv2d(width, values, 3, padding=1)]
+    hidden = HEAD_WIDENING * width
+    return [nn.Conv2d(width, hidden, 3, padding=1), nn.SiLU(), nn.Conv2d(hidden, values, 1)]
 
 
 # --- the model -------------------------------------------------------------------------------------------------------

@@ -58,7 +58,9 @@ DATASETS = {
             "width": 40,
             "depth": 1,
             "beta": 20.0,  # fewer latents are used, and each turns something that can be named
-            "epochs": 20.0,
+            "epochs": 8.0,
+            "batch_size": 32,
+            "lr": 0.003,
             "keep": "last",
             "evaluate": True,
             "new_pictures": "attributes",

@@ -102,15 +102,22 @@ def _layers(model: VAE) -> Iterator[tuple[Layer, dict[str, Tensor]]]:
             weight, bias = module.weight.permute(2, 3, 1, 0).flatten(0, 2), module.get_parameter("bias").repeat(4)
             yield Layer("up", name, size, width, len(bias)), {"weight": weight, "bias": bias}
             size, width = 2 * size, module.out_channels
-    yield _head(decoder, config.patch, size, width)
+    yield from _head(decoder, config.patch, size, width)
 
 
-def _head(decoder: Decoder, patch: int, size: int, width: int) -> tuple[Layer, dict[str, Tensor]]:
-    """Return the last normalisation and convolution, which gives each pixel the channels of patch x patch."""
-    convolution, _ = decoder.head
+def _head(decoder: Decoder, patch: int, size: int, width: int) -> Iterator[tuple[Layer, dict[str, Tensor]]]:
+    """Yield the last normalisation and convolutions, one or two, which give each pixel the channels of patch x patch."""
     *_, norm, _ = decoder.trunk
-    weight, bias = (_channels_last(tensor, patch) for tensor in (_taps(convolution), convolution.get_parameter("bias")))
-    return Layer("head", "head", size, width, len(bias)), {"weight": weight, "bias": bias} | _scale_and_shift(norm)
+    *first, last, _ = decoder.head
+    weight, bias = (_channels_last(tensor, patch) for tensor in (_taps(last), last.get_parameter("bias")))
+    tensors = {"weight": weight, "bias": bias}
+    if not first:
+        yield Layer("head", "head", size, width, len(bias)), tensors | _scale_and_shift(norm)
+        return
+    hidden = first[0].get_parameter("bias")
+    own = {"weight": _taps(first[0]), "bias": hidden} | _scale_and_shift(norm)
+    yield Layer("conv", "head.0", size, width, len(hidden)), own
+    yield Layer("patches", "head.2", size, len(hidden), len(bias)), tensors
 
 
 def _scale_and_shift(norm: nn.Module) -> dict[str, Tensor]:
@@ -122,7 +129,7 @@ def _scale_and_shift(norm: nn.Module) -> dict[str, Tensor]:
 
 
 def _taps(convolution: nn.Module) -> Tensor:
-    """Order the weights of a convolution of 3x3 as its input lies, (O, I, 3, 3) -> (O, 3 · 3 · I)."""
+    """Order the weights of a convolution as its input lies, (O, I, K, K) -> (O, K · K · I)."""
     return convolution.get_parameter("weight").permute(0, 2, 3, 1).flatten(1)
 
 

@@ -79,9 +79,28 @@ export class Decoder {
    * @param {Float32Array} x
    * @param {Layer} layer
    */
-  head(x, layer) {
+  conv(x, layer) {
     this.#activate(x, layer.name, layer);
-    return pixelShuffle(this.#multiply(layer.name, layer, 1, this.#biases(layer)), layer.size, this.config.patch);
+    return this.#multiply(layer.name, layer, 1, this.#biases(layer));
+  }
+
+  /**
+   * The head of small patches: one convolution.
+   * @param {Float32Array} x
+   * @param {Layer} layer
+   */
+  head(x, layer) {
+    return pixelShuffle(this.conv(x, layer), layer.size, this.config.patch);
+  }
+
+  /**
+   * The end of the head of large patches, after a convolution.
+   * @param {Float32Array} x
+   * @param {Layer} layer
+   */
+  patches(x, layer) {
+    this.input.set(x.map(silu));
+    return pixelShuffle(this.#multiply(layer.name, layer, 0, this.#biases(layer)), layer.size, this.config.patch);
   }
 
   /**

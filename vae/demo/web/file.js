@@ -11,7 +11,7 @@
 
 /**
  * @typedef {object} Layer
- * @property {"linear" | "block" | "up" | "head"} kind
+ * @property {"linear" | "block" | "up" | "conv" | "head" | "patches"} kind
  * @property {string} name prefix of its tensors
  * @property {number} size of the input, pixels a side
  * @property {number} inputs channels
