@@ -24,6 +24,7 @@ os.environ["GRADIO_SERVER_PORT"] = str(7860 + 200 * int(os.environ.get("PYTEST_X
 import pytest
 import torch
 from hub_server import Account, Hub, Repo, serve
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -33,6 +34,14 @@ from vae.images import to_unit
 
 # A shell makes what it starts in the background deaf to Ctrl-C, and what that starts, too: the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _small_curves() -> Iterator[None]:
+    """Draw the curves of what is trained in this process in no time: programs that are started draw the real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vae.training.output.draw_curves", lambda history: Figure(figsize=(1, 1)))
+        yield
 
 
 def small_model(**changes: Any) -> VAE:

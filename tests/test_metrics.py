@@ -83,11 +83,12 @@ def test_active_units_counts_what_varies() -> None:
     assert active_units(means) == 2
 
 
-def test_pca_agrees_with_the_singular_value_decomposition() -> None:
+@pytest.mark.parametrize("count", [200, 40])  # more and fewer pictures than pixel values
+def test_pca_agrees_with_the_singular_value_decomposition(count: int) -> None:
     generator = torch.Generator().manual_seed(0)
     factors = torch.randn(300, 5, generator=generator) @ torch.randn(5, 64, generator=generator)
     pictures = (128 + 8 * factors).clamp(0, 255).byte().view(300, 1, 8, 8)
-    train, test = pictures[:200], pictures[200:]
+    train, test = pictures[:count], pictures[200:]
     x, y = to_unit(train).flatten(1), to_unit(test).flatten(1)
     axes = torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:3]
     back = (y - x.mean(0)) @ axes.T @ axes + x.mean(0)

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from train import ModelOptions, RunOptions, TrainConfig, train
 from vae import VAE, VAEConfig, calibrate, score
 from vae.data import Share, as_pictures, load_dataset, load_examples, short_name, split_pictures
 from vae.data.own import fit, usable_labels
@@ -32,34 +33,23 @@ from vae.figures import Figures, last_part
 from vae.images import to_pil, to_unit
 from vae.training.setup import DataOptions
 
-SCRIPTS = {
-    "tensor": "pictures = images",
-    "array": "pictures = images.permute(0, 2, 3, 1).float().div(255).numpy()",
-    "dataset": "pictures = torch.utils.data.TensorDataset(images, labels[:, 0])",
-    "hub": (
-        "import datasets\n"
-        "from vae.images import to_pil, to_unit\n"
-        "named = {'image': [to_pil(to_unit(image)) for image in images], 'label': labels[:, 0].tolist()}\n"
-        "pictures = datasets.Dataset.from_dict(named).cast_column('label', datasets.ClassLabel(names=list('abcdefghij')))"
-    ),
+KINDS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "tensor": lambda images, labels: images,
+    "array": lambda images, labels: images.permute(0, 2, 3, 1).float().div(255).numpy(),
+    "dataset": lambda images, labels: TensorDataset(images, labels[:, 0]),
+    "hub": lambda images, labels: of_hub(images, label=(labels[:, 0].tolist(), list("abcdefghij"))),
 }
 
 
-@pytest.mark.parametrize("kind", SCRIPTS)
-def test_a_script_of_ten_lines_trains_on_ones_own(kind: str, tmp_path: Path) -> None:
-    if kind == "hub":
-        pytest.importorskip("datasets")
-    script = (
-        "import torch\n"
-        "from train import ModelOptions, RunOptions, TrainConfig, train\n"
-        "from vae.data import load_examples\n"
-        "images, labels, _ = load_examples('fashion-mnist')\n"
-        f"{SCRIPTS[kind]}\n"
-        "config = TrainConfig(model=ModelOptions(latent_dim=8, width=8, depth=1), run=RunOptions(epochs=10))\n"
-        "train(config, pictures=pictures)\n"
-    )
-    said = run_script(script, tmp_path)
-    assert re.search(r"\d+ pictures to train on and \d+ to test; ", said)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_call_trains_on_ones_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images, labels, _ = load_examples("fashion-mnist")
+    config = TrainConfig(model=ModelOptions(latent_dim=8, width=8, depth=1), run=RunOptions(epochs=10))
+    train(config, pictures=KINDS[kind](images, labels))
+    assert re.search(r"\d+ pictures to train on and \d+ to test; ", capsys.readouterr().err)
     folder = tmp_path / "weights" / "own"
     model, figures = VAE.from_pretrained(folder), Figures.read(folder)
     assert (model.config.image_size, model.config.channels) == (28, 1)
@@ -96,19 +86,11 @@ model.eval().save_pretrained("mine")
 """
 
 
-def run_script(script: str, folder: Path) -> str:
-    """Run a script in that folder; return what it says on stderr."""
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
 def test_a_loop_of_ones_own_ends_in_a_calibrated_model(tmp_path: Path) -> None:
-    run_script(LOOP, tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-c", LOOP]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     x = to_unit(load_examples("fashion-mnist").images)
     model = VAE.from_pretrained(tmp_path / "mine")
     calibrated = score(model, x).mean()
@@ -352,6 +334,7 @@ def on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two folders that `datasets` reads: "saved" with both splits, and "parquet" with one file."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # for threads of parquet; 5 s otherwise
     pictures = load_examples("fashion-mnist")
     images, labels = pictures.images[::2], pictures.labels[::2, 0].tolist()
     names = pictures.attributes["class"]

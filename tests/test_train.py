@@ -84,13 +84,10 @@ def assert_whole(folder: Path) -> Figures:
     return figures
 
 
-def test_it_learns_16_pictures_by_heart(pictures: Path, tmp_path: Path) -> None:
+def test_it_learns_16_pictures_by_heart(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
-    done = run_train(
-        *SMALL, "--data-dir", pictures, "--output", output, "--epochs", 600, "--lr", 5e-3, "--evaluations", 3
-    )
-    assert done.returncode == 0, done.stderr
-    assert "test ELBO" in done.stdout
+    train_here(*SMALL, "--data-dir", pictures, "--output", output, "--epochs", 600, "--lr", 5e-3, "--evaluations", 3)
+    assert "test ELBO" in capsys.readouterr().out
     epochs = [round(look.epochs) for look in assert_whole(output).history]
     assert epochs[0] == 200
     assert epochs[-1] == 600
@@ -204,7 +201,7 @@ def test_it_goes_on_from_the_weights_of_another_model(
     ],
 )
 def test_every_likelihood_and_prior_trains_in_bf16(
-    pictures: Path, tmp_path: Path, likelihood: str, options: tuple[str, ...]
+    pictures: Path, tmp_path: Path, likelihood: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("--epochs", 20, "--likelihood", likelihood, "--mixed-precision", "bf16", "--beta", 0.5, *options)
     train_here(*SMALL, "--data-dir", pictures, "--output", tmp_path / "out", *arguments)
@@ -214,10 +211,11 @@ def test_every_likelihood_and_prior_trains_in_bf16(
     assert model.config.likelihood == likelihood
     assert isinstance(model.prior, Flow if "flow" in options else StandardNormal)
     # What was written is what the float32 weights reach, whatever they were trained in.
-    command = [sys.executable, "-m", "vae.evaluate", str(tmp_path / "out"), "--data-dir", str(pictures)]
-    measured = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert f"elbo {claimed.elbo:.3f}"[:-1] in " ".join(measured.split())
-    assert f"mse {claimed.mse:.5f}" in " ".join(measured.split())
+    capsys.readouterr()
+    evaluation.main(evaluation.Options(str(tmp_path / "out"), pictures))
+    measured = " ".join(capsys.readouterr().out.split())
+    assert f"elbo {claimed.elbo:.3f}"[:-1] in measured
+    assert f"mse {claimed.mse:.5f}" in measured
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -264,6 +262,7 @@ def test_an_interrupt_ends_in_order_with_the_best_weights_saved(
         ("--width 512 --depth 8", "parameters, more than the 100,000,000 allowed"),
         ("--likelihood poisson", "likelihood"),
         ("--binarize dynamic", "--binarize needs --likelihood bernoulli, got spectral"),
+        ("--push-only here", "--push-only and --private need --push-to-hub owner/name"),
         ("--prior flow --latent-dim 1", "--prior flow needs --latent-dim 2 or more, got 1"),
         ("--widht 8", "--widht"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -164,10 +163,14 @@ def _principal(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
 
 def _principal_at_once(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Return the same, from all pictures at once: for few, or such whose covariance is large."""
-    from sklearn.decomposition import PCA  # of the extra `train`
+    """Return the same, from all pictures at once: for few, or such whose covariance is large.
 
-    fitted = train.cpu().flatten(1).numpy().astype(np.float32)
-    fitted /= 255
-    pca = PCA(min(components, *fitted.shape), copy=False, random_state=0).fit(fitted)
-    return torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_.T.copy())
+    Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 2011, with twice as many directions.
+    """
+    x = train.cpu().flatten(1).float() / 255
+    mean = x.mean(dim=0)
+    x -= mean
+    with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay as they are
+        torch.default_generator.manual_seed(0)
+        directions = torch.svd_lowrank(x, min(2 * components, *x.shape), niter=2)[2]
+    return mean, directions[:, :components]
