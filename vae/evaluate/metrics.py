@@ -165,9 +165,9 @@ def _principal(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
 def _principal_at_once(train: Tensor, components: int) -> tuple[Tensor, Tensor]:
     """Return the same, from all pictures at once: for few, or such whose covariance is large.
 
-    Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 2011, with twice as many directions.
+    Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 2011, with twice as many random directions as components.
     """
-    x = train.cpu().flatten(1).float() / 255
+    x = train.cpu().flatten(1).float().div_(255)
     mean = x.mean(dim=0)
     x -= mean
     with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay as they are
